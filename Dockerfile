@@ -1,6 +1,6 @@
 # syntax=docker/dockerfile:1
-# twinsync's image. deploy/image/README.md says what is in it, and how it is built without Docker.
-# Bases are pinned by digest; dependabot moves them on.
+# The image of twinsync. deploy/image/README.md describes its contents, and how to build it without Docker.
+# Base images are pinned by digest; dependabot updates them.
 
 # ---- build: needs OpenSSL's headers (AMQP), a C compiler and cmake (aws-lc, for HTTP) ----
 FROM rust:1.95-slim-bookworm@sha256:d7482085ff5b415f84dba5647ae71606650bdef00db7aeb69f4b3d170c3e4082 AS build
@@ -8,10 +8,10 @@ RUN apt-get update \
  && apt-get install --yes --no-install-recommends cmake g++ libssl-dev make pkg-config \
  && rm -rf /var/lib/apt/lists/*
 WORKDIR /build
-# Writes the list of packages and versions into the binary, where scanners of images find it (`cargo audit bin`, Trivy, Grype).
+# Embeds the list of crates and versions in the binary, for image scanners (`cargo audit bin`, Trivy, Grype).
 RUN cargo install --locked cargo-auditable@0.7.7
 
-# Dependencies first: this layer is built again only when a manifest or the lock file changes.
+# Dependencies first, so that this layer is built again only after a change of a manifest or of the lock file.
 COPY Cargo.toml Cargo.lock ./
 COPY bench/Cargo.toml bench/
 COPY chaos/Cargo.toml chaos/
@@ -27,9 +27,9 @@ RUN mkdir -p src bench/benches bench/src chaos/src crates/devkit/src crates/even
 COPY config config
 COPY docs/errors docs/errors
 COPY src src
-# Shown by /version and in twinsync_build_info.
+# The revision in /version and twinsync_build_info.
 ARG TWINSYNC_REVISION=unknown
-# The copied files are older than the placeholders that cargo has seen: touch them, or it would keep those.
+# The copied files are older than the placeholders. Without `touch`, cargo would not rebuild them.
 RUN find src -name '*.rs' -exec touch {} + \
  && TWINSYNC_REVISION="$TWINSYNC_REVISION" cargo auditable build --release --locked --package twinsync --bin twinsync
 
@@ -37,9 +37,9 @@ RUN find src -name '*.rs' -exec touch {} + \
 FROM scratch AS binary
 COPY --from=build /build/target/release/twinsync /
 
-# ---- what the binary needs of Debian, and nothing else ----
+# ---- only the parts of Debian that the binary needs ----
 FROM debian:bookworm-slim@sha256:7b140f374b289a7c2befc338f42ebe6441b7ea838a042bbd5acbfca6ec875818 AS system
-# Upgraded, because a base by digest is as old as its digest.
+# Upgrades the packages, because a pinned base image may be old.
 RUN apt-get update \
  && apt-get upgrade --yes \
  && apt-get install --yes --no-install-recommends ca-certificates libssl3 \
@@ -47,7 +47,7 @@ RUN apt-get update \
 COPY deploy/image/assemble /usr/local/bin/assemble
 RUN assemble /system && mkdir /state
 
-# ---- a build whose binary finds a library missing ends here ----
+# ---- fails the build if the binary lacks a library ----
 FROM system AS whole
 COPY --from=build /build/target/release/twinsync /system/usr/local/bin/twinsync
 RUN chroot /system /usr/local/bin/twinsync --version
@@ -55,19 +55,19 @@ RUN chroot /system /usr/local/bin/twinsync --version
 # ---- run ----
 FROM scratch
 COPY --from=system /system /
-# Checkpoints and dead letters live here, unless they are on blobs: mount a volume on it. No VOLUME: an anonymous one goes with the
-# container just the same, and the warning at start (STORAGE_EPHEMERAL) could not tell it from one that lasts.
+# Checkpoints and dead letters are stored here, unless they are blobs: mount a volume on it. Without VOLUME, because an anonymous volume is
+# deleted with the container, and the warning STORAGE_EPHEMERAL could not distinguish it from a persistent volume.
 COPY --from=system --chown=10001:10001 /state /var/lib/twinsync
 COPY --from=whole /system/usr/local/bin/twinsync /usr/local/bin/twinsync
 
 LABEL org.opencontainers.image.title="twinsync" \
       org.opencontainers.image.description="An exact, queryable copy of Azure IoT Hub device twins in Azure Cosmos DB" \
       org.opencontainers.image.licenses="MIT"
-# By number, so that Kubernetes can see that it is not root.
+# A number, so that Kubernetes can verify that it is not root.
 USER 10001:10001
 WORKDIR /var/lib/twinsync
-# Probes come from outside the container. And no backtraces of errors, wherever RUST_BACKTRACE is set: the Cosmos DB client makes an
-# error with each request, for a header that is not there, and a backtrace of it would cost more than the request's own work.
+# The daemon listens on all addresses, because probes come from outside the container. Backtraces of errors are disabled, even if RUST_BACKTRACE
+# is set: the Cosmos DB client creates an error for a missing header with each request, and its backtrace would cost more than the request.
 ENV PATH=/usr/local/bin \
     TWINSYNC__HTTP__LISTEN=0.0.0.0:8080 \
     RUST_LIB_BACKTRACE=0

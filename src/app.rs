@@ -88,13 +88,13 @@ pub enum Error {
     #[error("cannot set up an HTTP client: {0}")]
     HttpClient(String),
     /// The certificate cannot be used.
-    #[error("cannot speak TLS: {0} (CERTIFICATE_UNUSABLE)")]
+    #[error("cannot set up TLS: {0} (CERTIFICATE_UNUSABLE)")]
     Certificate(String),
     /// The note that a backfill is planned cannot be written.
     #[error("{0} (NOTE_NOT_KEPT)")]
     Note(#[from] NoteError),
     /// The container cannot be searched for documents.
-    #[error("cannot look for documents in the container: {0} (COSMOS_UNAVAILABLE)")]
+    #[error("cannot query the container for documents: {0} (COSMOS_UNAVAILABLE)")]
     Scan(String),
     /// Traces cannot be sent.
     #[error(transparent)]
@@ -259,7 +259,7 @@ pub(crate) fn stop_on_signals() -> Result<CancellationToken, Error> {
             }
             if round > 0 {
                 tracing::info!(
-                    "asked to stop a second time: ending at once; what was not durable is replayed"
+                    "asked to stop a second time: ending at once; events that are not completed are received again after the next start"
                 );
                 std::process::exit(130);
             }

@@ -39,23 +39,23 @@ pub struct Cli {
 enum Command {
     /// Runs the daemon until SIGTERM or SIGINT.
     Run(Sources),
-    /// Answers IoT Hub's service REST API, read only, from the copy, until SIGTERM or SIGINT.
+    /// Serves IoT Hub's service REST API, read-only, from the copy, until SIGTERM or SIGINT.
     Serve(Sources),
-    /// Says what is not in order, and what mends it; with --connect asks all services. Exit code 0, 1 (warnings), 2 (failures).
+    /// Reports problems and how to fix them; --connect checks all services too. Exit code 0, 1 (warnings), 2 (failures).
     Check(check::Arguments),
     /// Prints the effective configuration and where each value came from; secrets are redacted.
     PrintConfig(print_config::Arguments),
-    /// Brings in the twins that were there before the streams; resumes where it was stopped.
+    /// Copies all existing twins from the IoT hubs; continues where it was stopped.
     Backfill(backfill::Arguments),
-    /// Compares the documents with the IoT hubs' twins, and repairs them with --repair.
+    /// Compares the documents with the twins in the IoT hubs; --repair repairs the differences.
     Audit(audit::Arguments),
-    /// Makes single twins right: a device, or all that match a condition.
+    /// Updates the documents of single twins from the hub: a device, or all that match a condition.
     Resync(resync::Arguments),
-    /// Shows how a running replica is, and why.
+    /// Shows the state of a running replica, and the reasons for it.
     Status(status::Arguments),
-    /// Asks a running replica whether it lives; for probes of container engines.
+    /// Checks whether a running replica is live; for the health checks of container engines.
     Healthcheck(status::HealthcheckArguments),
-    /// Lists, shows, replays and discards events that could not be applied.
+    /// Lists, shows, replays and discards dead letters: events that could not be applied.
     Deadletters(deadletters::Arguments),
     /// Runs everything on an embedded local Azure and compares every document with the hub's twin.
     #[cfg(feature = "demo")]
@@ -77,8 +77,8 @@ impl Cli {
 /// Where configuration comes from.
 #[derive(Debug, clap::Args)]
 pub struct Sources {
-    /// TOML file over the built-in defaults; may be given several times, later files win. Environment
-    /// variables TWINSYNC__SECTION__KEY win over all files.
+    /// TOML file that overrides the built-in defaults; may be given several times, later files override earlier ones.
+    /// Environment variables TWINSYNC__SECTION__KEY override all files.
     #[arg(long = "config", value_name = "FILE")]
     files: Vec<PathBuf>,
 }

@@ -87,7 +87,7 @@ impl Error {
 
     fn new(key: &'static str, address: SocketAddr, source: io::Error) -> Self {
         let hint = match source.kind() {
-            io::ErrorKind::AddrInUse => "another process has it; stop that or choose another port",
+            io::ErrorKind::AddrInUse => "another process uses it; stop that process or choose another port",
             io::ErrorKind::PermissionDenied => {
                 "ports below 1024 need more rights (root, or the capability CAP_NET_BIND_SERVICE); choose another port"
             }

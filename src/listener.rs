@@ -112,7 +112,7 @@ pub async fn serve<T, F>(
                 }
             };
             if let Err(error) = ended {
-                tracing::debug!(%error, "a connection to the HTTP server was given up");
+                tracing::debug!(%error, "a connection to the HTTP server failed");
             }
             number
         });

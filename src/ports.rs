@@ -294,7 +294,7 @@ pub enum SourceError {
     #[error("the token for Event Hubs has expired and was not renewed")]
     TokenExpired,
     /// The hub, group or partition does not exist.
-    #[error("{operation} found nothing there: {reason}")]
+    #[error("{operation} failed because something does not exist: {reason}")]
     NotFound {
         /// The operation that was tried.
         operation: &'static str,
@@ -310,7 +310,7 @@ pub enum SourceError {
         reason: String,
     },
     /// A limit of the service is reached, e.g. five readers in one consumer group.
-    #[error("{operation} met a limit of Event Hubs: {reason}")]
+    #[error("{operation} reached a limit of Event Hubs: {reason}")]
     LimitReached {
         /// The operation that was tried.
         operation: &'static str,
@@ -363,16 +363,18 @@ impl SourceError {
             Self::Refused { .. } | Self::TokenExpired => {
                 "give the identity the role `Azure Event Hubs Data Receiver` on the namespace (new assignments take some minutes), and check the section [credential]"
             }
-            Self::NoToken { .. } => "without a token, no role is of use",
-            Self::Throttled { .. } => "raise the namespace's throughput units, or see who else reads from it",
+            Self::NoToken { .. } => "without a token, roles have no effect",
+            Self::Throttled { .. } => {
+                "raise the namespace's throughput units, or check who else reads from it"
+            }
             Self::NotFound { .. } => {
                 "check eventhubs.namespace, the hub's name and eventhubs.consumer_group; consumer groups are not created by twinsync"
             }
             Self::Stolen => {
-                "another program reads with an owner level and shuts everybody else out: give twinsync a consumer group of its own (eventhubs.consumer_group)"
+                "another program reads with an owner level, which disconnects all other readers: give twinsync a consumer group of its own (eventhubs.consumer_group)"
             }
             Self::LimitReached { .. } => {
-                "give twinsync a consumer group of its own (eventhubs.consumer_group), of which five readers may read a partition, or see what the namespace's tier allows"
+                "give twinsync a consumer group of its own (eventhubs.consumer_group), in which five readers may read a partition, or check what the namespace's tier allows"
             }
             Self::Lost { .. } | Self::Undecodable(_) => {
                 "check eventhubs.namespace (and eventhubs.endpoint for an emulator), DNS, and that port 5671 is open"

@@ -91,14 +91,13 @@ fn trouble(trouble: &StoreError) -> (Refusal, ServedOutcome) {
     let seconds = trouble.retry_after.map_or(1, |hint| hint.as_secs_f64().ceil() as u64);
     match trouble.kind {
         StoreErrorKind::Throttled => {
-            let message = "the document store, or the cap on request units, leaves no room: try again later";
+            let message =
+                "the document store throttles, or the limit on request units is used up: try again later";
             (Refusal::throttled(seconds, message), ServedOutcome::Throttled)
         }
         StoreErrorKind::Unavailable | StoreErrorKind::Contradictory | StoreErrorKind::Newer => {
-            let message = format!(
-                "the document store gives no answer that can be used ({}): try again later",
-                trouble.code
-            );
+            let message =
+                format!("the document store gives no usable answer ({}): try again later", trouble.code);
             (Refusal::unavailable(seconds, message), ServedOutcome::Unavailable)
         }
     }

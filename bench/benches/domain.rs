@@ -1,8 +1,8 @@
-#![expect(missing_docs, reason = "criterion makes functions of its own")]
-//! What the pure core costs, without any I/O: `cargo bench -p bench-sync`.
+#![expect(missing_docs, reason = "criterion generates functions")]
+//! The cost of the pure core, without any I/O: `cargo bench -p bench-sync`.
 //!
-//! One event is a change of a device's reported properties with its metadata, as IoT Hub sends it; the twin holds as many other
-//! properties as its name says.
+//! One event is a change of a device's reported properties with its metadata, as IoT Hub sends it. The twin has the number of other
+//! properties that its name says.
 
 use std::{hint::black_box, sync::Arc, time::Duration};
 
@@ -32,9 +32,9 @@ const RULES: Rules = Rules {
 };
 const NOW: Ticks = Ticks::new(19_250_568_000_000_000);
 const LARGEST_BODY: usize = 1 << 20;
-/// Events of one write.
+/// Number of events per write.
 const BATCH: u64 = 16;
-/// Properties that a small and a large twin have.
+/// Number of properties of a small and a large twin.
 const PROPERTIES: [usize; 2] = [20, 400];
 
 fn message(operation: &str, number: u64, body: &Value) -> Message {
@@ -80,7 +80,7 @@ fn message(operation: &str, number: u64, body: &Value) -> Message {
     }
 }
 
-/// The device's registration, with so many properties.
+/// The registration of a device with this number of properties.
 fn created(properties: usize) -> Message {
     let mut tags = Map::new();
     for number in 0..properties {
@@ -180,7 +180,7 @@ fn deciding(criterion: &mut Criterion) {
     }
 }
 
-/// A write of several events, from a cached document to the bytes that are sent: all of ours that is in it.
+/// A write of several events, from a cached document to the bytes that are sent. This is the product's own part of it.
 fn writing(criterion: &mut Criterion) {
     for properties in PROPERTIES {
         let mut group = criterion.benchmark_group(format!("twin of {properties} properties"));
@@ -214,8 +214,8 @@ fn writing(criterion: &mut Criterion) {
     }
 }
 
-/// All that is the product's own in an event of the workload hot: decode, decide, and the document serialised once per write. What is
-/// reported is the time per event.
+/// The product's own part of an event of the hot workload: decoding, deciding, and serializing the document once per write. The reported
+/// time is per event.
 fn whole(criterion: &mut Criterion) {
     const TWINS: usize = 100;
     const ROUNDS: usize = 64;

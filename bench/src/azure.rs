@@ -1,4 +1,4 @@
-//! The local Azure, in a process of its own: what it uses is then not counted as the daemon's.
+//! The local Azure in its own process, so that its CPU time and memory are not counted as the daemon's.
 
 use std::{
     collections::BTreeMap,
@@ -23,23 +23,23 @@ use tokio::{
 
 use crate::process;
 
-/// Physical partitions of the container: as many as devkit takes.
+/// Physical partitions of the container: the maximum that devkit accepts.
 const COSMOS_PARTITIONS: &str = "100";
-/// How long devkit may take to start.
+/// Time limit for the start of devkit.
 const START_LIMIT: Duration = Duration::from_secs(30);
-/// How long it may take where it installs packages first.
+/// Time limit for the start if packages have to be installed first.
 const INSTALL_LIMIT: Duration = Duration::from_secs(300);
-/// How long a load may take to be emitted.
+/// Time limit for emitting a load.
 const LOAD_LIMIT: Duration = Duration::from_secs(600);
-/// How often it is looked at.
-const LOOK: Duration = Duration::from_millis(100);
+/// How often the load's progress is checked.
+const CHECK_INTERVAL: Duration = Duration::from_millis(100);
 
-/// What is started.
+/// Options of devkit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Options {
-    /// Of each Event Hub.
+    /// Number of partitions of each Event Hub.
     pub(crate) partitions: u16,
-    /// Blob storage as well, for checkpoints and leases. Needs Node.js.
+    /// Whether to start blob storage, for checkpoints and leases. Needs Node.js.
     pub(crate) azurite: bool,
 }
 
@@ -50,7 +50,7 @@ pub(crate) struct Azure {
     pub(crate) endpoints: Endpoints,
 }
 
-/// The newest sequence number of each partition, by Event Hub; −1 where there is none.
+/// The newest sequence number of each partition, by Event Hub. −1 if there is none.
 pub(crate) type Ends = BTreeMap<String, Vec<i64>>;
 
 #[derive(Deserialize)]
@@ -70,23 +70,23 @@ impl Azure {
     /// Starts the `devkit` binary.
     ///
     /// # Errors
-    /// It cannot be started, or says nothing.
+    /// It cannot be started, or does not print its endpoints.
     pub(crate) async fn start(program: &Path, partitions: u16) -> Result<Self> {
         Self::with(program, Options { partitions, azurite: false }).await
     }
 
-    /// The same with these options.
+    /// Starts it with these options.
     ///
     /// # Errors
-    /// As there.
+    /// As for [`Self::start`].
     pub(crate) async fn with(program: &Path, options: Options) -> Result<Self> {
         Self::spawn(program, options, COSMOS_PARTITIONS).await
     }
 
-    /// With so many physical partitions of the container, for what reads over all of them.
+    /// Starts it with this number of physical partitions of the container, for workloads that read all of them.
     ///
     /// # Errors
-    /// As there.
+    /// As for [`Self::start`].
     pub(crate) async fn in_few_partitions(program: &Path, partitions: u16, physical: u32) -> Result<Self> {
         Self::spawn(program, Options { partitions, azurite: false }, &physical.to_string()).await
     }
@@ -94,7 +94,8 @@ impl Azure {
     async fn spawn(program: &Path, options: Options, physical: &str) -> Result<Self> {
         let mut command = Command::new(program);
         command.arg("up").arg("--partitions").arg(options.partitions.to_string());
-        // With few, the emulator's bookkeeping grows with the documents, and the wide workload would measure that.
+        // With few partitions, the emulator's bookkeeping grows with the documents, and the wide workload would measure
+        // that.
         command.args(["--cosmos-partitions", physical]);
         if options.azurite {
             command.arg("--azurite");
@@ -105,36 +106,36 @@ impl Azure {
             .kill_on_drop(true)
             .spawn()
             .with_context(|| format!("cannot start {}", program.display()))?;
-        let out = process.stdout.take().context("its output is not ours")?;
+        let out = process.stdout.take().context("devkit's output is not captured")?;
         let mut lines = BufReader::new(out).lines();
         let limit = if options.azurite { INSTALL_LIMIT } else { START_LIMIT };
         let line = tokio::time::timeout(limit, lines.next_line()).await;
         let line = line.context("devkit does not start")??.context("devkit ended at once")?;
         let endpoints =
-            serde_json::from_str(&line).context("devkit says something else than its endpoints")?;
+            serde_json::from_str(&line).context("devkit printed something else than its endpoints")?;
         Ok(Self { process, http: reqwest::Client::new(), endpoints })
     }
 
-    /// Emits an even load to its end, as fast as the hub takes it. Returns how many events that were.
+    /// Emits an even load as fast as the hub accepts it, and waits for its end. Returns the number of events.
     ///
     /// # Errors
-    /// The load makes no sense, or the hub refuses it.
+    /// The load is invalid, or the hub refuses it.
     pub(crate) async fn load(&self, rounds: &Rounds) -> Result<u64> {
         self.begin(rounds, None).await?;
         self.loaded().await
     }
 
-    /// Begins to emit an even load, at so many events per second.
+    /// Starts to emit an even load, at this number of events per second.
     ///
     /// # Errors
-    /// The load makes no sense.
+    /// The load is invalid.
     pub(crate) async fn begin(&self, rounds: &Rounds, rate: Option<f64>) -> Result<()> {
         let mut body = serde_json::to_value(rounds)?;
         body["rate"] = json!(rate);
         self.send(self.http.post(self.url("/rounds")), &body).await
     }
 
-    /// Waits until the load is emitted.
+    /// Waits until the load is emitted. Returns the number of events.
     ///
     /// # Errors
     /// The hub refuses it, or it takes too long.
@@ -144,13 +145,13 @@ impl Azure {
             let progress: Progress = self.get("/fleet").await?;
             match progress.state {
                 State::Done => return Ok(progress.counts.events),
-                State::Running if started.elapsed() < LOAD_LIMIT => tokio::time::sleep(LOOK).await,
+                State::Running if started.elapsed() < LOAD_LIMIT => tokio::time::sleep(CHECK_INTERVAL).await,
                 state => bail!("the load is {state:?}: {}", progress.error.unwrap_or_default()),
             }
         }
     }
 
-    /// The first so many devices, in the order of their ids.
+    /// The first `most` devices, in the order of their ids.
     ///
     /// # Errors
     /// devkit does not answer.
@@ -161,10 +162,10 @@ impl Azure {
         twins.iter().map(|twin| device(twin).context("a twin without an id")).collect()
     }
 
-    /// The hub keeps the limits of a quota from here on, or none.
+    /// Sets the hub's request limits. `None` removes them.
     ///
     /// # Errors
-    /// The quota cannot be bought.
+    /// The quota does not exist.
     pub(crate) async fn limit_hub(&self, quota: Option<Quota>) -> Result<()> {
         let url = format!("{}/quota/iothub", self.endpoints.control);
         let answer = self.http.put(url).json(&quota).send().await?;
@@ -172,7 +173,7 @@ impl Azure {
         Ok(())
     }
 
-    /// A device reports properties.
+    /// Reports properties as a device.
     ///
     /// # Errors
     /// The hub refuses them.
@@ -183,7 +184,7 @@ impl Azure {
         self.send(self.http.patch(url), patch).await
     }
 
-    /// From here on, Cosmos DB answers each request on documents so much later.
+    /// Delays each answer of Cosmos DB to a request for documents, from now on.
     ///
     /// # Errors
     /// devkit does not answer.
@@ -192,7 +193,7 @@ impl Azure {
         self.send(self.http.put(self.url("/faults/cosmos")), &faults).await
     }
 
-    /// How far the partitions reach.
+    /// The newest sequence numbers of all partitions.
     ///
     /// # Errors
     /// devkit does not answer.
@@ -201,7 +202,7 @@ impl Azure {
         Ok(counters.eventhubs.into_iter().map(|(name, hub)| (name, hub.last_sequence_numbers)).collect())
     }
 
-    /// What Cosmos DB was asked.
+    /// The counters of Cosmos DB.
     ///
     /// # Errors
     /// devkit does not answer.
@@ -210,17 +211,18 @@ impl Azure {
         Ok(counters.cosmos)
     }
 
-    /// Compares every document with its twin; anything but equality is an error: what is fast and wrong has no figures.
+    /// Compares every document with its twin. Any difference is an error: a wrong result has no figures.
     ///
     /// # Errors
     /// A document differs, is missing or flagged, or they cannot be read.
     pub(crate) async fn verify(&self) -> Result<Report> {
         let report = Box::pin(verify::verify(&self.endpoints)).await?;
-        ensure!(report.is_equal(), "the copy is wrong: {report}");
+        ensure!(report.is_equal(), "documents and twins differ: {report}");
         Ok(report)
     }
 
-    /// CPU time that it has used. It has no children: blob storage, which would be one, is not started.
+    /// CPU time that devkit has used. Child processes are not included; blob storage would be one, but it is not
+    /// started.
     ///
     /// # Errors
     /// It has ended.
@@ -245,7 +247,7 @@ impl Azure {
     }
 }
 
-/// How many events there are between two looks at the ends.
+/// Number of events between two states of the partitions.
 pub(crate) fn events_between(before: &Ends, after: &Ends) -> u64 {
     let ends = after.iter().flat_map(|(hub, ends)| {
         let before = before.get(hub);
@@ -256,7 +258,7 @@ pub(crate) fn events_between(before: &Ends, after: &Ends) -> u64 {
     ends.map(|events| u64::try_from(events).unwrap_or(0)).sum()
 }
 
-/// Before the first event of any partition.
+/// The position before the first event of every partition.
 pub(crate) fn beginning(ends: &Ends) -> Ends {
     ends.iter().map(|(hub, ends)| (hub.clone(), vec![-1; ends.len()])).collect()
 }

@@ -1,5 +1,5 @@
-//! The bare loops: what the same work costs with the SDKs alone. Each runs in a process of its own and prints one line of
-//! JSON.
+//! The bare loops: the cost of the same work with the SDKs alone. Each loop runs in its own process and prints one line
+//! of JSON.
 
 mod receive;
 mod registry;
@@ -16,15 +16,15 @@ use tokio::process::Command;
 
 pub(crate) use self::{
     receive::Receive,
-    registry::{Fill, Look},
+    registry::{Fill, Scan},
     replace::{Pace, Replace, connect, document_bytes},
 };
 use crate::process;
 
-/// How long one may take.
+/// Time limit of a loop.
 const LIMIT: Duration = Duration::from_secs(1800);
 
-/// What to do.
+/// The work of a loop.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) enum Loop {
@@ -34,19 +34,19 @@ pub(crate) enum Loop {
     Replace(Replace),
     /// Reads twins from the hub and creates their documents.
     Fill(Fill),
-    /// Reads twins from the hub by the page, and their documents.
-    Look(Look),
+    /// Reads twins from the hub page by page, and their documents.
+    Scan(Scan),
 }
 
-/// What it took.
+/// The result of a loop.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Took {
-    /// Events received, or documents replaced, created or read.
+    /// Number of events received, or of documents replaced, created or read.
     pub(crate) items: u64,
-    /// From the first item to the last.
+    /// Seconds from the first item to the last.
     pub(crate) seconds: f64,
-    /// CPU time of the process meanwhile, in seconds.
+    /// CPU time of the process in this time, in seconds.
     pub(crate) cpu_seconds: f64,
 }
 
@@ -63,16 +63,16 @@ impl Took {
 }
 
 impl Loop {
-    /// Runs it in a process of its own.
+    /// Runs the loop in its own process.
     ///
     /// # Errors
-    /// It fails, or takes too long.
+    /// The loop fails, or takes too long.
     pub(crate) async fn run(&self) -> Result<Took> {
         let program = std::env::current_exe().context("cannot find this program")?;
         let process = Command::new(program)
             .arg("bare")
             .arg(serde_json::to_string(self)?)
-            // As the daemon has it.
+            // As for the daemon.
             .env("COSMOS_DISABLE_IMDS", "1")
             .env("RUST_LIB_BACKTRACE", "0")
             .stdin(Stdio::null())
@@ -83,19 +83,19 @@ impl Loop {
         let output = tokio::time::timeout(LIMIT, process.wait_with_output()).await;
         let output = output.context("a bare loop does not end")??;
         ensure!(output.status.success(), "a bare loop ended with {}", output.status);
-        serde_json::from_slice(&output.stdout).context("a bare loop says something else than its figures")
+        serde_json::from_slice(&output.stdout).context("a bare loop printed something else than its figures")
     }
 
-    /// Does it in this process.
+    /// Runs the loop in this process.
     ///
     /// # Errors
-    /// The service does not answer as it should.
+    /// The service gives an unexpected answer.
     pub(crate) async fn perform(self) -> Result<Took> {
         match self {
             Self::Receive(receive) => receive.perform().await,
             Self::Replace(replace) => replace.perform().await,
             Self::Fill(fill) => fill.perform().await,
-            Self::Look(look) => look.perform().await,
+            Self::Scan(scan) => scan.perform().await,
         }
     }
 }

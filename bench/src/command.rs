@@ -1,4 +1,4 @@
-//! A command of the product under measurement: from the start of its process to its end.
+//! Measures a command of the product, from the start of its process to its end.
 
 use std::{
     process::Stdio,
@@ -15,18 +15,18 @@ use crate::{
     process::{self, Usage},
 };
 
-/// How often its memory is looked at.
-const LOOK: Duration = Duration::from_millis(20);
-/// How long it may take.
+/// How often its memory is read.
+const SAMPLE_INTERVAL: Duration = Duration::from_millis(20);
+/// Time limit of the command.
 const LIMIT: Duration = Duration::from_secs(1800);
-/// Of what it wrote, so much is shown where it failed.
+/// Maximum length of the output that is shown if it fails.
 const SHOWN: usize = 2_000;
 
-/// Runs `twinsync` with `arguments` over so many twins, with `more` configuration. What was read, written and charged is counted
-/// by the account itself.
+/// Runs `twinsync` with `arguments` over this number of twins, with `more` configuration. Reads, writes and request units are those that
+/// the account counts.
 ///
 /// # Errors
-/// It fails, or does not end.
+/// The command fails, or does not end in time.
 pub(crate) async fn run(
     azure: &Azure,
     place: &Place,
@@ -66,9 +66,9 @@ pub(crate) async fn run(
     })
 }
 
-/// What the process used when it had ended. It is not waited for here: whoever waits gets its status and forgets its figures.
+/// Resource usage of the process after its end. The process is not waited for here, because that would discard these figures.
 async fn watch(process: &Child) -> Result<Usage> {
-    let id = process.id().context("it has ended before it began")?;
+    let id = process.id().context("the process has ended already")?;
     let mut peak_memory = 0;
     loop {
         let usage = process::usage(id)?;
@@ -76,7 +76,7 @@ async fn watch(process: &Child) -> Result<Usage> {
         if usage.ended {
             return Ok(Usage { peak_memory, ..usage });
         }
-        tokio::time::sleep(LOOK).await;
+        tokio::time::sleep(SAMPLE_INTERVAL).await;
     }
 }
 

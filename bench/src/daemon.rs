@@ -1,4 +1,4 @@
-//! The daemon under measurement: the shipped binary, as an operator runs it.
+//! The daemon that is measured: the shipped binary, run as an operator runs it.
 
 use std::{
     fs::File,
@@ -17,62 +17,66 @@ use twinsync::telemetry::name;
 
 use crate::{azure::Azure, process};
 
-/// How often the first event is looked for.
-const FIRST_LOOK: Duration = Duration::from_millis(5);
-/// How often its progress is looked at. A look costs it about 2 ms.
-const LOOK: Duration = Duration::from_millis(200);
-/// How long nothing may move.
+/// How often is checked whether the first event has arrived.
+const FIRST_EVENT_CHECK_INTERVAL: Duration = Duration::from_millis(5);
+/// How often its progress is checked. A check costs it about 2 ms.
+const CHECK_INTERVAL: Duration = Duration::from_millis(200);
+/// How often it is checked when the run is nearly done. A run of two seconds ends when its last event is completed, and not up to
+/// [`CHECK_INTERVAL`] later.
+const MIN_CHECK_INTERVAL: Duration = Duration::from_millis(10);
+/// After this time without progress, the daemon counts as stuck.
 const STUCK: Duration = Duration::from_secs(60);
 
-/// What a daemon did between two moments.
+/// The work of a daemon between two moments.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Done {
-    /// Events completed.
+    /// Number of events completed.
     pub(crate) events: u64,
-    /// From the first event to the last, in seconds.
+    /// Seconds from the first event to the last.
     pub(crate) seconds: f64,
-    /// CPU time of the daemon meanwhile, in seconds.
+    /// CPU time of the daemon in this time, in seconds.
     pub(crate) cpu_seconds: f64,
-    /// CPU time of devkit meanwhile, in seconds.
+    /// CPU time of devkit in this time, in seconds.
     pub(crate) azure_cpu_seconds: f64,
-    /// The most memory that the daemon ever had resident, in bytes.
+    /// Peak resident memory of the daemon, in bytes.
     pub(crate) peak_memory: u64,
-    /// Documents written.
+    /// Number of documents written.
     pub(crate) writes: u64,
-    /// Documents read.
+    /// Number of documents read.
     pub(crate) reads: u64,
     /// Request units charged for live changes.
     pub(crate) request_units: f64,
-    /// Seconds from the hub's operation to its durable copy: for half of the changes.
+    /// Median of the time from the hub's operation to the durable document, in seconds.
     pub(crate) freshness_p50: Option<f64>,
-    /// The same for 99 of 100.
+    /// The 99th percentile of the same time.
     pub(crate) freshness_p99: Option<f64>,
 }
 
-/// A place for a daemon's files, which outlives its process.
+/// A directory for a daemon's files. It outlives the process.
 pub(crate) struct Place {
     directory: TempDir,
     program: PathBuf,
 }
 
 impl Place {
-    /// For the binary `program`.
+    /// Creates a directory for the binary `program`.
     ///
     /// # Errors
-    /// No directory can be made.
+    /// The directory cannot be created.
     pub(crate) fn new(program: &Path) -> Result<Self> {
         Ok(Self { directory: tempfile::tempdir()?, program: program.to_owned() })
     }
 
-    /// Forgets the checkpoints, so that everything is received again.
+    /// Removes the checkpoints, so that all events are received again.
     ///
     /// # Errors
     /// They cannot be removed.
     pub(crate) fn forget(&self) -> Result<()> {
-        std::fs::remove_dir_all(self.directory.path().join("checkpoints")).context("checkpoints stay")
+        std::fs::remove_dir_all(self.directory.path().join("checkpoints"))
+            .context("cannot remove the checkpoints")
     }
 
-    /// What to run, and with which configuration.
+    /// How to run the daemon, with `more` configuration.
     ///
     /// # Errors
     /// The configuration cannot be written.
@@ -80,7 +84,7 @@ impl Place {
         Ok(Setup::new(&self.program, self.directory.path(), &azure.endpoints, more)?.in_a_group_of_its_own())
     }
 
-    /// Another command than `run` with the same configuration, and the file where everything goes that it says.
+    /// A command other than `run` with the same configuration, and the file with its output.
     ///
     /// # Errors
     /// The configuration cannot be written.
@@ -92,18 +96,18 @@ impl Place {
     ) -> Result<(Command, PathBuf)> {
         let mut command = self.setup(azure, more)?.command_for(arguments);
         let log = self.directory.path().join("said");
-        let file = File::create(&log).context("its output has no place")?;
+        let file = File::create(&log).context("cannot create the file for its output")?;
         command.stdout(file.try_clone()?).stderr(file);
         Ok((command, log))
     }
 }
 
-/// Runs a daemon from its start until it has completed so many events, and stops it.
+/// Runs a daemon from its start until it has completed this number of events, and stops it.
 ///
 /// # Errors
-/// It ends, gets stuck, or sets events aside.
+/// The daemon ends, gets stuck, or writes dead letters.
 pub(crate) async fn work_off(azure: &Azure, setup: &Setup, events: u64) -> Result<Done> {
-    // From before the start: what is on its way to the daemon when it is first looked at has cost devkit its work already.
+    // Read before the start: events that are being sent when the first one is noticed have already cost devkit CPU time.
     let azure_cpu = azure.cpu()?;
     let mut daemon = setup.spawn()?;
     let first = first_event(&mut daemon, azure_cpu).await?;
@@ -112,7 +116,7 @@ pub(crate) async fn work_off(azure: &Azure, setup: &Setup, events: u64) -> Resul
     Ok(done)
 }
 
-/// The moment of a daemon's first event, or any other one to measure from.
+/// The start of a measurement: a daemon's first event, or any other moment.
 pub(crate) struct Mark {
     at: Instant,
     sample: Sample,
@@ -121,7 +125,7 @@ pub(crate) struct Mark {
 }
 
 impl Mark {
-    /// Now.
+    /// Starts a measurement now.
     ///
     /// # Errors
     /// One of the processes has ended.
@@ -140,14 +144,14 @@ async fn first_event(daemon: &mut Daemon, azure_cpu: Duration) -> Result<Mark> {
             return Ok(Mark { at: Instant::now(), sample, cpu: cpu(daemon)?, azure_cpu });
         }
         ensure!(started.elapsed() < STUCK, "the daemon receives nothing:\n{}", daemon.log());
-        tokio::time::sleep(FIRST_LOOK).await;
+        tokio::time::sleep(FIRST_EVENT_CHECK_INTERVAL).await;
     }
 }
 
-/// Waits until it has completed so many events since its start.
+/// Waits until the daemon has completed this number of events since its start.
 ///
 /// # Errors
-/// It ends or gets stuck.
+/// The daemon ends or gets stuck.
 pub(crate) async fn until(daemon: &mut Daemon, azure: &Azure, mark: Mark, events: u64) -> Result<Done> {
     let (mut seen, mut moved) = (0, Instant::now());
     loop {
@@ -160,11 +164,14 @@ pub(crate) async fn until(daemon: &mut Daemon, azure: &Azure, mark: Mark, events
             (seen, moved) = (now, at);
         }
         ensure!(moved.elapsed() < STUCK, "stuck at {seen} of {events} events:\n{}", daemon.log());
-        tokio::time::sleep(LOOK).await;
+        let before = handled(&mark.sample);
+        let took = at.duration_since(mark.at);
+        tokio::time::sleep(until_next_check(now.saturating_sub(before), events.saturating_sub(before), took))
+            .await;
     }
 }
 
-/// The marks of several daemons, now.
+/// Starts measurements of several daemons now.
 ///
 /// # Errors
 /// One of the processes has ended.
@@ -176,10 +183,10 @@ pub(crate) async fn marks(daemons: &mut [Daemon], azure: &Azure) -> Result<Vec<M
     Ok(marks)
 }
 
-/// Waits until daemons have shared so many partitions evenly.
+/// Waits until the daemons share this number of partitions evenly.
 ///
 /// # Errors
-/// One ends, or they do not.
+/// A daemon ends, or they do not share them evenly in time.
 pub(crate) async fn share(daemons: &mut [Daemon], partitions: usize) -> Result<()> {
     let count = daemons.len().max(1);
     ensure!(partitions.is_multiple_of(count), "{count} replicas cannot share {partitions} partitions evenly");
@@ -194,22 +201,22 @@ pub(crate) async fn share(daemons: &mut [Daemon], partitions: usize) -> Result<(
             return Ok(());
         }
         ensure!(started.elapsed() < STUCK, "replicas own {owned:?} of {partitions} partitions");
-        tokio::time::sleep(LOOK).await;
+        tokio::time::sleep(CHECK_INTERVAL).await;
     }
 }
 
-/// Waits until several daemons together have completed so many events since their marks. CPU time, writes and charges are those of
-/// all, memory and freshness those of the worst.
+/// Waits until several daemons together have completed this number of events since their marks. CPU time, writes and charges are sums.
+/// Memory and freshness are those of the worst daemon.
 ///
 /// # Errors
-/// One ends, or they get stuck.
+/// A daemon ends, or they get stuck.
 pub(crate) async fn until_all(
     daemons: &mut [Daemon],
     azure: &Azure,
     marks: Vec<Mark>,
     events: u64,
 ) -> Result<Done> {
-    let (mut seen, mut moved) = (0, Instant::now());
+    let (mut seen, mut moved, began) = (0, Instant::now(), Instant::now());
     loop {
         let (mut samples, mut in_flight) = (Vec::with_capacity(daemons.len()), 0);
         for daemon in daemons.iter_mut() {
@@ -229,19 +236,19 @@ pub(crate) async fn until_all(
             (seen, moved) = (now, at);
         }
         ensure!(moved.elapsed() < STUCK, "stuck at {seen} of {events} events");
-        tokio::time::sleep(LOOK).await;
+        tokio::time::sleep(until_next_check(now, events, at.duration_since(began))).await;
     }
 }
 
 impl Done {
-    /// What several daemons did in the same time.
+    /// Combines the work of several daemons in the same time.
     fn of_all(each: &[Self]) -> Self {
         let most = |figure: &dyn Fn(&Self) -> Option<f64>| each.iter().filter_map(figure).reduce(f64::max);
         Self {
             events: each.iter().map(|done| done.events).sum(),
             seconds: most(&|done| Some(done.seconds)).unwrap_or_default(),
             cpu_seconds: each.iter().map(|done| done.cpu_seconds).sum(),
-            // There is one local Azure for all of them.
+            // All of them use one local Azure.
             azure_cpu_seconds: most(&|done| Some(done.azure_cpu_seconds)).unwrap_or_default(),
             peak_memory: each.iter().map(|done| done.peak_memory).max().unwrap_or_default(),
             writes: each.iter().map(|done| done.writes).sum(),
@@ -255,8 +262,8 @@ impl Done {
 
 fn done(daemon: &Daemon, azure: &Azure, mark: Mark, at: Instant, sample: &Sample) -> Result<Done> {
     let more = |metric, label| sample.count(metric, label) - mark.sample.count(metric, label);
-    let set_aside = sample.count(name::DEAD_LETTERS, "");
-    ensure!(set_aside == 0, "{set_aside} events were set aside:\n{}", daemon.log());
+    let dead_letters = sample.count(name::DEAD_LETTERS, "");
+    ensure!(dead_letters == 0, "{dead_letters} events became dead letters:\n{}", daemon.log());
     let units = |sample: &Sample| sample.sum(name::REQUEST_UNITS, "purpose=\"live\"");
     let quantile = |quantile| sample.quantile(&mark.sample, name::FRESHNESS, quantile);
     Ok(Done {
@@ -273,11 +280,20 @@ fn done(daemon: &Daemon, azure: &Azure, mark: Mark, at: Instant, sample: &Sample
     })
 }
 
+/// The time until the next check, if `events` of `all` took `took`: until all are done at this pace, at most [`CHECK_INTERVAL`].
+fn until_next_check(events: u64, all: u64, took: Duration) -> Duration {
+    if events == 0 {
+        return CHECK_INTERVAL;
+    }
+    let left = took.as_secs_f64() * all.saturating_sub(events) as f64 / events as f64;
+    Duration::try_from_secs_f64(left).unwrap_or(CHECK_INTERVAL).clamp(MIN_CHECK_INTERVAL, CHECK_INTERVAL)
+}
+
 fn cpu(daemon: &Daemon) -> Result<Duration> {
     process::cpu(daemon.id().context("the daemon has ended")?)
 }
 
-/// Events that were decided on since the start.
+/// Number of events that were decided since the start.
 fn handled(sample: &Sample) -> u64 {
     sample.count(name::EVENTS, "")
 }
@@ -285,6 +301,18 @@ fn handled(sample: &Sample) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn checks_are_more_frequent_near_the_end() {
+        let second = Duration::from_secs(1);
+        assert_eq!(until_next_check(0, 100, second), CHECK_INTERVAL);
+        assert_eq!(until_next_check(10, 100, second), CHECK_INTERVAL);
+        assert_eq!(until_next_check(80, 100, second / 2), second / 8);
+        assert_eq!(
+            [until_next_check(100, 100, second), until_next_check(120, 100, second)],
+            [MIN_CHECK_INTERVAL; 2]
+        );
+    }
 
     #[test]
     fn what_several_did_adds_up_and_the_worst_memory_counts() {

@@ -1,6 +1,6 @@
-//! How the daemon's figures grow with one thing at a time: partitions, twins, the size of documents, replicas.
+//! How the daemon's figures grow with one quantity at a time: partitions, twins, the size of documents, replicas.
 //!
-//! Each point is a backlog of its own on a local Azure of its own, and ends with the comparison of all documents with their twins.
+//! Each point is a separate backlog on a separate local Azure. It ends with the comparison of all documents with their twins.
 
 use anyhow::{Context, Result, ensure};
 use clap::ValueEnum;
@@ -15,33 +15,33 @@ use crate::{
     workload::{PARTITIONS, Programs, TWIN_BYTES},
 };
 
-/// Changes of each point's backlog, but for those of large documents.
+/// Number of changes per point, except for large documents.
 const EVENTS: usize = 100_000;
-/// The same where documents are large: they cost much more each.
+/// Number of changes with large documents, which cost much more each.
 const EVENTS_OF_LARGE: usize = 20_000;
-/// Twins where they are not what grows.
+/// Number of twins, unless twins are the growing quantity.
 const TWINS: usize = 2_000;
-/// Partitions of each Event Hub where replicas share them: three replicas have equal parts.
+/// Partitions of each Event Hub if replicas share them. Three replicas can share this number evenly.
 const SHARED_PARTITIONS: u16 = 12;
-/// Event Hubs, each with partitions of its own to share.
+/// Number of Event Hubs, each with its own partitions to share.
 const HUBS: usize = 2;
-/// A quick run does one of so many.
+/// Divisor of the work in a quick run.
 const QUICK: usize = 10;
-/// Bytes of one property of reported ballast, its name included.
+/// Size of one filler property in bytes, including its name.
 const BALLAST_BYTES: usize = 64;
 
-/// What grows.
+/// The growing quantity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[value(rename_all = "snake_case")]
 pub(crate) enum Series {
     /// Partitions of each of the two Event Hubs.
     Partitions,
-    /// Twins, over which the same number of changes is spread.
+    /// Twins. The same number of changes is spread over them.
     Twins,
-    /// Bytes of a document.
+    /// Size of a document in bytes.
     Documents,
-    /// Replicas that share the partitions by leases on blobs.
+    /// Replicas that share the partitions with leases on blobs.
     Replicas,
 }
 
@@ -50,32 +50,32 @@ pub(crate) enum Series {
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Point {
     pub(crate) series: Series,
-    /// How much there is of what grows: a count, or bytes.
+    /// The value of the growing quantity: a count, or bytes.
     pub(crate) at: f64,
     pub(crate) twins: usize,
     pub(crate) events: u64,
     pub(crate) events_per_second: f64,
     /// Of all replicas together.
     pub(crate) cpu_seconds_per_event: f64,
-    /// Of the replica that had the most.
+    /// Of the replica with the highest value.
     pub(crate) peak_memory: u64,
     pub(crate) writes_per_event: f64,
     pub(crate) request_units_per_event: f64,
 }
 
-/// What a point is measured over.
+/// The setting of a point.
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct Size {
     partitions: u16,
     twins: usize,
     events: usize,
-    /// Of tags and desired properties at registration, and of reported properties that are written before anything is measured.
+    /// Size of tags and desired properties at registration, and of reported properties that are written before the measurement.
     bytes: [usize; 2],
     replicas: usize,
 }
 
 impl Series {
-    /// Its name, as `--only` takes it.
+    /// Its name, as `--only` accepts it.
     pub(crate) fn name(self) -> String {
         self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
     }
@@ -97,8 +97,8 @@ impl Series {
                 .map(|twins| Size { twins: twins / part, ..usual })
                 .into_iter()
                 .collect(),
-            // Documents of about 2, 8, 32 and 72 KB: metadata more than double what is desired or reported. How large they are is
-            // measured.
+            // Documents of about 2, 8, 32 and 72 KB: metadata more than doubles the size of desired and reported properties. The real size
+            // is measured.
             Self::Documents => [[0, 0], [6_200, 0], [17_000, 0], [30_000, 5_200]]
                 .map(|bytes| Size { bytes, twins: 1_000 / part, events: EVENTS_OF_LARGE / part, ..usual })
                 .into_iter()
@@ -110,24 +110,24 @@ impl Series {
         }
     }
 
-    /// Measures all points; `told` hears what happens.
+    /// Measures all points. `progress` receives progress messages.
     ///
     /// # Errors
-    /// Anything that does not work, and any difference between documents and twins.
+    /// Any failure, and any difference between documents and twins.
     pub(crate) async fn run(
         self,
         programs: &Programs,
         quick: bool,
-        told: &dyn Fn(&str),
+        progress: &dyn Fn(&str),
     ) -> Result<Vec<Point>> {
         let mut points = Vec::new();
         for size in self.sizes(quick) {
-            points.push(Box::pin(self.point(programs, size, told)).await?);
+            points.push(Box::pin(self.point(programs, size, progress)).await?);
         }
         Ok(points)
     }
 
-    async fn point(self, programs: &Programs, size: Size, told: &dyn Fn(&str)) -> Result<Point> {
+    async fn point(self, programs: &Programs, size: Size, progress: &dyn Fn(&str)) -> Result<Point> {
         let azurite = self == Self::Replicas;
         let azure = Azure::with(&programs.devkit, Options { partitions: size.partitions, azurite }).await?;
         let places =
@@ -154,7 +154,7 @@ impl Series {
             Self::Replicas => size.replicas as f64,
         };
         let report = azure.verify().await?;
-        told(&format!("{} {at:.0}: {report}", self.name()));
+        progress(&format!("{} {at:.0}: {report}", self.name()));
         Ok(Point::new(self, at, size.twins, &done))
     }
 }
@@ -187,7 +187,7 @@ fn rounds(size: Size, rounds: usize) -> Rounds {
     }
 }
 
-/// Ballast that the devices report themselves, so that their documents are as large as they can be.
+/// Reports filler properties as the devices, so that their documents become as large as possible.
 async fn report(azure: &Azure, size: Size) -> Result<u64> {
     let mut ballast = Map::new();
     for number in 0..size.bytes[1] / BALLAST_BYTES {
@@ -203,7 +203,7 @@ async fn report(azure: &Azure, size: Size) -> Result<u64> {
     Ok(devices.len() as u64)
 }
 
-/// Replicas share the partitions first, and then work while the load arrives.
+/// Starts replicas, which first share the partitions, and then emits the load.
 async fn together(azure: &Azure, places: &[Place], load: &Rounds) -> Result<Done> {
     let mut daemons = Vec::new();
     for place in places {

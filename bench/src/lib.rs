@@ -1,4 +1,5 @@
-//! What `cargo bench-sync`, the benchmarks of the pure core (`cargo bench -p bench-sync`) and `cargo chaos` share.
+//! The code that `cargo bench-sync`, the benchmarks of the pure core (`cargo bench -p bench-sync`) and `cargo
+//! chaos` share.
 
 pub mod pure;
 pub mod svg;

@@ -1,6 +1,6 @@
-//! `cargo bench-sync linger`: what `router.linger` and `router.linger_behind` save, and what they cost in freshness.
+//! `cargo bench-sync linger`: what `router.linger` and `router.linger_behind` save, and how much freshness they cost.
 //!
-//! Writes and request units per event hardly depend on the machine; freshness does, so read how it grows from row to row.
+//! Writes and request units per event hardly depend on the machine. Freshness does, so compare it between rows only.
 
 use std::fmt;
 
@@ -14,23 +14,23 @@ use crate::{
     workload::Programs,
 };
 
-/// Settings of `router.linger`, in milliseconds.
+/// Values of `router.linger`, in milliseconds.
 const LINGER: [u64; 6] = [0, 10, 50, 100, 250, 1_000];
 const LINGER_QUICK: [u64; 3] = [0, 100, 1_000];
-/// Settings of `router.linger_behind`, in milliseconds.
+/// Values of `router.linger_behind`, in milliseconds.
 const BEHIND: [u64; 4] = [0, 50, 250, 1_000];
 const BEHIND_QUICK: [u64; 2] = [0, 250];
 /// Events per second of the steady load.
 const RATE: usize = 200;
-/// How often each twin changes under it, in milliseconds.
+/// How often each twin changes in the steady load, in milliseconds.
 const EACH: [usize; 2] = [100, 1_000];
-/// Twins of the backlog, and changes of each.
+/// Number of twins of the backlog, and of changes of each.
 const BACKLOG: (usize, usize) = (500, 100);
-/// Bytes of tags and desired properties of every twin.
+/// Size of the tags and desired properties of every twin, in bytes.
 const TWIN_BYTES: usize = 1 << 10;
 const PARTITIONS: u16 = 4;
 
-/// Which of it.
+/// Options of the measurement.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
     /// Fewer settings, and a third of the time.
@@ -41,12 +41,12 @@ pub(crate) struct Arguments {
     json: bool,
 }
 
-/// What one setting does. Times in seconds.
+/// The figures of one setting. Times are in seconds.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Row {
     setting_milliseconds: u64,
-    /// How often each twin changes; absent: a backlog.
+    /// How often each twin changes. `None`: a backlog.
     each_milliseconds: Option<usize>,
     events: u64,
     writes_per_event: f64,
@@ -79,18 +79,18 @@ struct Outcome {
     backlog: Vec<Row>,
 }
 
-/// Measures, and tells the result.
+/// Measures, and returns the result as text.
 ///
 /// # Errors
-/// A process does not do what it should, or a document differs from its twin.
+/// A process fails, or a document differs from its twin.
 pub(crate) async fn measure(
     programs: &Programs,
     arguments: &Arguments,
-    told: &dyn Fn(&str),
+    progress: &dyn Fn(&str),
 ) -> Result<String> {
     let outcome = Outcome {
-        steady: Box::pin(steady(programs, arguments.quick, told)).await?,
-        backlog: Box::pin(backlog(programs, arguments.quick, told)).await?,
+        steady: Box::pin(steady(programs, arguments.quick, progress)).await?,
+        backlog: Box::pin(backlog(programs, arguments.quick, progress)).await?,
     };
     Ok(match arguments.json {
         true => serde_json::to_string(&outcome)?,
@@ -98,14 +98,14 @@ pub(crate) async fn measure(
     })
 }
 
-async fn steady(programs: &Programs, quick: bool, told: &dyn Fn(&str)) -> Result<Vec<Row>> {
+async fn steady(programs: &Programs, quick: bool, progress: &dyn Fn(&str)) -> Result<Vec<Row>> {
     let (settings, seconds) = if quick { (LINGER_QUICK.as_slice(), 5) } else { (LINGER.as_slice(), 15) };
     let mut rows = Vec::new();
     for each in EACH {
         let devices = RATE * each / 1_000;
         let bench = Bench::new(programs, devices).await?;
         for (number, setting) in settings.iter().enumerate() {
-            told(&format!("a change of each twin every {each} ms, router.linger = {setting} ms"));
+            progress(&format!("a change of each twin every {each} ms, router.linger = {setting} ms"));
             let load = bench.rounds(RATE * seconds / devices, number);
             let events = (load.rounds * devices) as u64;
             let setup = bench.place.setup(&bench.azure, &format!("[router]\nlinger = \"{setting}ms\"\n"))?;
@@ -121,12 +121,12 @@ async fn steady(programs: &Programs, quick: bool, told: &dyn Fn(&str)) -> Result
     Ok(rows)
 }
 
-async fn backlog(programs: &Programs, quick: bool, told: &dyn Fn(&str)) -> Result<Vec<Row>> {
+async fn backlog(programs: &Programs, quick: bool, progress: &dyn Fn(&str)) -> Result<Vec<Row>> {
     let (settings, share) = if quick { (BEHIND_QUICK.as_slice(), 5) } else { (BEHIND.as_slice(), 1) };
     let bench = Bench::new(programs, BACKLOG.0).await?;
     let mut rows = Vec::new();
     for (number, setting) in settings.iter().enumerate() {
-        told(&format!("a backlog, router.linger_behind = {setting} ms"));
+        progress(&format!("a backlog, router.linger_behind = {setting} ms"));
         let events = bench.azure.load(&bench.rounds(BACKLOG.1 / share, number)).await?;
         let setup =
             bench.place.setup(&bench.azure, &format!("[router]\nlinger_behind = \"{setting}ms\"\n"))?;
@@ -137,7 +137,7 @@ async fn backlog(programs: &Programs, quick: bool, told: &dyn Fn(&str)) -> Resul
     Ok(rows)
 }
 
-/// Twins that exist, with documents.
+/// Twins with documents.
 struct Bench {
     azure: Azure,
     place: Place,
@@ -151,7 +151,7 @@ impl Bench {
         let register = Rounds { register: true, bytes: TWIN_BYTES, ..bench.rounds(0, 0) };
         let events = bench.azure.load(&register).await?;
         let setup = bench.place.setup(&bench.azure, "")?;
-        daemon::work_off(&bench.azure, &setup, events).await.context("twins come into being")?;
+        daemon::work_off(&bench.azure, &setup, events).await.context("register the twins")?;
         Ok(bench)
     }
 

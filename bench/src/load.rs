@@ -1,5 +1,6 @@
-//! `cargo bench-sync load`: a million events of 100,000 twins over 32 partitions of each Event Hub, worked off by three replicas; then a steady
-//! load with a tenfold burst in it. Says whether memory stays flat, whether a partition is left behind, and how long a burst is felt.
+//! `cargo bench-sync load`: a million events of 100,000 twins over 32 partitions of each Event Hub, processed by three replicas. After
+//! that, a steady load with a tenfold burst. The results show whether memory stays constant, whether a partition is delayed more than
+//! others, and how long a burst has an effect.
 
 use std::{
     collections::BTreeMap,
@@ -18,18 +19,18 @@ use crate::{
     workload::Programs,
 };
 
-/// How often the replicas are looked at.
-const LOOK: Duration = Duration::from_secs(1);
-/// How long nothing may move.
+/// How often the state of the replicas is read.
+const SAMPLE_INTERVAL: Duration = Duration::from_secs(1);
+/// After this time without progress, the replicas count as stuck.
 const STUCK: Duration = Duration::from_secs(120);
-/// Event Hubs with partitions of their own.
+/// Number of Event Hubs, each with its own partitions.
 const HUBS: u64 = 2;
-/// Bytes of tags and desired properties of every twin.
+/// Size of the tags and desired properties of every twin, in bytes.
 const TWIN_BYTES: usize = 1 << 10;
-/// The burst has so many times as many events per second.
+/// The factor by which the burst's rate exceeds the steady rate.
 const BURST: f64 = 10.0;
 
-/// Which of it.
+/// Options of the measurement.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
     /// A twentieth of the events.
@@ -43,7 +44,7 @@ pub(crate) struct Arguments {
 #[derive(Debug, Clone, Copy)]
 struct Size {
     twins: usize,
-    /// Changes of each, its registration not counted.
+    /// Number of changes per twin, without its registration.
     changes: usize,
     replicas: usize,
     partitions: u16,
@@ -58,7 +59,7 @@ const FULL: Size =
     Size { twins: 100_000, changes: 9, replicas: 3, partitions: 32, rate: 100.0, steady: 60.0, burst: 15.0 };
 const QUICK: Size = Size { twins: 5_000, steady: 15.0, burst: 5.0, ..FULL };
 
-/// What came of it. Times in seconds, memory in bytes.
+/// The result. Times are in seconds, memory in bytes.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Outcome {
@@ -66,40 +67,40 @@ struct Outcome {
     partitions: u16,
     twins: usize,
     events: u64,
-    /// From the moment at which all partitions were owned.
+    /// From the moment when all partitions were owned.
     seconds: f64,
-    /// The most memory that a replica had resident, in the first and in the last quarter of that time.
+    /// Peak resident memory of a replica, in the first and in the last quarter of that time.
     memory_first: f64,
     memory_last: f64,
-    /// When the first partition was worked off, and the last.
+    /// When the first partition had no events left, and when the last one.
     first_done: f64,
     last_done: f64,
-    /// The longest time for which a partition stood still although events waited in it.
+    /// The longest time without progress in a partition with waiting events.
     stood_still: f64,
-    /// 99 of 100 changes were durable after so long: before the burst, while it lasted and was worked off, and after it.
+    /// 99th percentile of freshness: before the burst, from its begin until its events were completed, and after it.
     p99_before: Option<f64>,
     p99_burst: Option<f64>,
     p99_after: Option<f64>,
-    /// From the burst's last event until nothing waited any more.
+    /// From the burst's last event until no event was waiting.
     recovery: f64,
     rate: f64,
     burst_rate: f64,
     report: String,
 }
 
-/// The replicas, as one.
+/// All replicas together.
 struct Replicas {
     daemons: Vec<Daemon>,
 }
 
-/// All of them at one moment.
+/// The metrics of all replicas at one moment.
 struct Moment {
     at: Instant,
     samples: Vec<Sample>,
 }
 
 impl Replicas {
-    async fn look(&mut self) -> Result<Moment> {
+    async fn sample(&mut self) -> Result<Moment> {
         let mut samples = Vec::with_capacity(self.daemons.len());
         for daemon in &mut self.daemons {
             samples.push(daemon.sample().await?);
@@ -110,7 +111,7 @@ impl Replicas {
     async fn own(&mut self, partitions: u64) -> Result<Moment> {
         let began = Instant::now();
         loop {
-            let moment = self.look().await?;
+            let moment = self.sample().await?;
             if moment.sum(name::PARTITIONS_OWNED) as u64 == partitions {
                 return Ok(moment);
             }
@@ -119,7 +120,7 @@ impl Replicas {
                 "{} of {partitions} partitions are owned",
                 moment.sum(name::PARTITIONS_OWNED)
             );
-            tokio::time::sleep(LOOK / 10).await;
+            tokio::time::sleep(SAMPLE_INTERVAL / 10).await;
         }
     }
 }
@@ -134,7 +135,7 @@ impl Moment {
         self.samples.iter().map(resident).fold(0.0, f64::max)
     }
 
-    /// What is not completed in each partition, by its labels.
+    /// Number of events that are not completed, by the labels of the partition.
     fn lags(&self) -> BTreeMap<String, f64> {
         let of = |sample: &Sample| {
             sample.series(name::LAG_EVENTS).map(|(labels, lag)| (labels.to_owned(), lag)).collect::<Vec<_>>()
@@ -142,24 +143,24 @@ impl Moment {
         self.samples.iter().flat_map(of).collect()
     }
 
-    /// For 99 of 100 changes since `earlier`, of the replica where that was most.
+    /// The 99th percentile of freshness since `earlier`: that of the replica with the highest value.
     fn p99(&self, earlier: &Self) -> Option<f64> {
         let each = self.samples.iter().zip(&earlier.samples);
         each.filter_map(|(now, before)| now.quantile(before, name::FRESHNESS, 0.99)).reduce(f64::max)
     }
 }
 
-/// What becomes of each partition while a backlog is worked off.
+/// The progress of each partition while a backlog is processed.
 #[derive(Default)]
 struct Watched {
-    /// Its lag when it moved last, and when that was.
+    /// Its lag at its last progress, and the time of that.
     moved: BTreeMap<String, (f64, f64)>,
     done: BTreeMap<String, f64>,
     stood_still: f64,
 }
 
 impl Watched {
-    /// `lags` at so many seconds.
+    /// Records `lags` at a time in seconds.
     fn see(&mut self, at: f64, lags: &BTreeMap<String, f64>) {
         for (partition, lag) in lags {
             if *lag == 0.0 {
@@ -177,27 +178,27 @@ impl Watched {
     }
 }
 
-/// Measures, and tells the result.
+/// Measures, and returns the result as text.
 ///
 /// # Errors
-/// A process does not do what it should, or a document differs from its twin.
+/// A process fails, or a document differs from its twin.
 pub(crate) async fn measure(
     programs: &Programs,
     arguments: &Arguments,
-    told: &dyn Fn(&str),
+    progress: &dyn Fn(&str),
 ) -> Result<String> {
     let size = if arguments.quick { QUICK } else { FULL };
-    let outcome = Box::pin(run(programs, size, told)).await?;
+    let outcome = Box::pin(run(programs, size, progress)).await?;
     Ok(match arguments.json {
         true => serde_json::to_string(&outcome)?,
         false => outcome.to_string(),
     })
 }
 
-async fn run(programs: &Programs, size: Size, told: &dyn Fn(&str)) -> Result<Outcome> {
+async fn run(programs: &Programs, size: Size, progress: &dyn Fn(&str)) -> Result<Outcome> {
     let options = Options { partitions: size.partitions, azurite: true };
     let azure = Azure::with(&programs.devkit, options).await?;
-    told("the backlog is emitted");
+    progress("the backlog is emitted");
     let events = azure.load(&rounds(size.twins, true, size.changes, 1)).await?;
     let places: Vec<_> = (0..size.replicas).map(|_| Place::new(&programs.twinsync)).collect::<Result<_>>()?;
     let mut replicas = Replicas { daemons: Vec::new() };
@@ -205,13 +206,13 @@ async fn run(programs: &Programs, size: Size, told: &dyn Fn(&str)) -> Result<Out
         replicas.daemons.push(place.setup(&azure, "")?.start().await.context("a replica does not start")?);
     }
     let began = replicas.own(HUBS * u64::from(size.partitions)).await?;
-    told(&format!("{} replicas own all partitions; {events} events wait", size.replicas));
-    let (seconds, memory, watched) = work_off(&mut replicas, &began, told).await?;
+    progress(&format!("{} replicas own all partitions; {events} events wait", size.replicas));
+    let (seconds, memory, watched) = work_off(&mut replicas, &began, progress).await?;
     azure.verify().await?;
     let quarter = |part: &dyn Fn(f64) -> bool| {
         memory.iter().filter(|(at, _)| part(*at)).map(|(_, bytes)| *bytes).fold(0.0, f64::max)
     };
-    told("a steady load with a burst in it");
+    progress("a steady load with a burst in it");
     let burst = burst(&azure, &mut replicas, size).await?;
     let report = azure.verify().await?;
     for daemon in replicas.daemons {
@@ -238,17 +239,16 @@ async fn run(programs: &Programs, size: Size, told: &dyn Fn(&str)) -> Result<Out
     })
 }
 
-/// Watches until nothing waits any more. Returns how long that took, the memory meanwhile, and what became of the partitions that had
-/// something.
+/// Waits until no events are left. Returns how long it took, the memory in that time, and the progress of the partitions that had events.
 async fn work_off(
     replicas: &mut Replicas,
     began: &Moment,
-    told: &dyn Fn(&str),
+    progress: &dyn Fn(&str),
 ) -> Result<(f64, Vec<(f64, f64)>, Watched)> {
     let (mut memory, mut watched, mut had) = (Vec::new(), Watched::default(), BTreeMap::new());
     let (mut left, mut moved) = (f64::INFINITY, Instant::now());
     loop {
-        let moment = replicas.look().await?;
+        let moment = replicas.sample().await?;
         let at = moment.at.duration_since(began.at).as_secs_f64();
         let mut lags = moment.lags();
         for (partition, lag) in &lags {
@@ -265,12 +265,12 @@ async fn work_off(
         }
         if now != left {
             if (left / 100_000.0).ceil() != (now / 100_000.0).ceil() {
-                told(&format!("{at:.0} s: {now:.0} events wait"));
+                progress(&format!("{at:.0} s: {now:.0} events wait"));
             }
             (left, moved) = (now, Instant::now());
         }
         ensure!(moved.elapsed() < STUCK, "stuck with {now} events");
-        tokio::time::sleep(LOOK).await;
+        tokio::time::sleep(SAMPLE_INTERVAL).await;
     }
 }
 
@@ -283,12 +283,12 @@ struct Burst {
 
 async fn burst(azure: &Azure, replicas: &mut Replicas, size: Size) -> Result<Burst> {
     let load = async |rate: f64, seconds: f64, seed: u64| {
-        // A change of each of so many twins.
+        // One change of each of this many twins.
         let twins = ((rate * seconds) as usize).clamp(1, size.twins);
         azure.begin(&rounds(twins, false, 1, seed), Some(rate)).await?;
         azure.loaded().await.map(drop)
     };
-    let first = replicas.look().await?;
+    let first = replicas.sample().await?;
     load(size.rate, size.steady, 2).await?;
     let calm = idle(replicas).await?;
     load(size.rate * BURST, size.burst, 3).await?;
@@ -300,16 +300,16 @@ async fn burst(azure: &Azure, replicas: &mut Replicas, size: Size) -> Result<Bur
     Ok(Burst { before: calm.p99(&first), meanwhile: over.p99(&calm), after: last.p99(&over), recovery })
 }
 
-/// Waits until nothing is under way.
+/// Waits until no event is in flight.
 async fn idle(replicas: &mut Replicas) -> Result<Moment> {
     let began = Instant::now();
     loop {
-        let moment = replicas.look().await?;
+        let moment = replicas.sample().await?;
         if moment.sum(name::IN_FLIGHT_EVENTS) == 0.0 && moment.sum(name::OLDEST_INCOMPLETE_AGE) == 0.0 {
             return Ok(moment);
         }
-        ensure!(began.elapsed() < STUCK, "events stay under way");
-        tokio::time::sleep(LOOK / 20).await;
+        ensure!(began.elapsed() < STUCK, "some events are not completed");
+        tokio::time::sleep(SAMPLE_INTERVAL / 20).await;
     }
 }
 

@@ -1,7 +1,7 @@
 //! `cargo bench-sync`: measures the shipped binary over sockets, each workload beside its bare loop in the same run.
 //!
-//! Machines are shared and noisy, so what counts is the ratio of a pair that ran in the same minute on the same work, and
-//! every pair ends with the comparison of all documents with their twins: what is fast and wrong has no figures.
+//! Machines are shared and noisy, so compare only the ratio of a pair that ran in the same minute on the same work. Every
+//! pair ends with the comparison of all documents with their twins. If they differ, there are no figures.
 
 mod azure;
 mod bare;
@@ -43,29 +43,29 @@ use self::{
     workload::Programs,
 };
 
-/// Measures twinsync beside bare loops of the same SDKs, against a local Azure in a process of its own.
+/// Measures twinsync beside bare loops with the same SDKs, against a local Azure in its own process.
 #[derive(Debug, Parser)]
 #[command(name = "cargo bench-sync", bin_name = "cargo bench-sync")]
 struct Arguments {
-    /// Only these workloads and series, separated by commas; `growth` stands for all series. Not given: everything.
+    /// Only these workloads and series, separated by commas. `growth` means all series. Default: everything.
     #[arg(long, value_delimiter = ',')]
     only: Vec<Asked>,
-    /// A tenth of the work, and fewer pairs: to see whether it runs.
+    /// A tenth of the work, and fewer pairs, to check that everything runs.
     #[arg(long)]
     quick: bool,
-    /// Pairs of each workload.
+    /// Number of pairs of each workload.
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
     pairs: Option<u16>,
-    /// Leaves out the usual way, which needs Node.js with npm.
+    /// Skips the usual way, which needs Node.js with npm.
     #[arg(long)]
     without_usual: bool,
     /// Prints one JSON object instead of the table.
     #[arg(long)]
     json: bool,
-    /// Writes plots there, as SVG.
+    /// Writes plots to this directory, as SVG.
     #[arg(long, value_name = "DIRECTORY")]
     plots: Option<PathBuf>,
-    /// Directory of the binaries under measurement; not given: they are built.
+    /// Directory of the measured binaries. Default: they are built.
     #[arg(long, value_name = "DIRECTORY")]
     binaries: Option<PathBuf>,
     #[command(subcommand)]
@@ -74,26 +74,27 @@ struct Arguments {
 
 #[derive(Debug, clap::Subcommand)]
 enum Role {
-    /// Fills in the tables and plots of a page from the file of a run.
+    /// Updates the tables and plots of a page from the file of a run.
     Document {
-        /// What `cargo bench-sync --json` printed.
+        /// File with the output of `cargo bench-sync --json`.
         run: PathBuf,
-        /// The page.
+        /// The page to update.
         #[arg(long, value_name = "FILE", default_value = "docs/performance.md")]
         page: PathBuf,
     },
-    /// What documents and scans cost in request units, by size and indexing policy.
+    /// Measures the request units of documents and scans, by size and indexing policy.
     Units(units::Arguments),
-    /// What `router.linger` and `router.linger_behind` save, and what they cost in freshness.
+    /// Measures what `router.linger` and `router.linger_behind` save, and how much freshness they cost.
     Linger(linger::Arguments),
-    /// A million events over 32 partitions and three replicas, then a tenfold burst: memory, fairness, recovery.
+    /// Measures memory, fairness and recovery with a million events over 32 partitions and three replicas, and a tenfold
+    /// burst after it.
     Load(load::Arguments),
-    /// Reading twins by `twinsync serve`, beside Cosmos DB by its SDK and the IoT hub within its limits.
+    /// Measures reads of twins by `twinsync serve`, beside Cosmos DB by its SDK and the IoT hub within its limits.
     Reads(reads::Arguments),
-    /// Runs one bare loop; for this program's own use.
+    /// Runs one bare loop. Only this program itself uses it.
     #[command(hide = true)]
     Bare {
-        /// What to do, as JSON.
+        /// The loop to run, as JSON.
         what: String,
     },
 }
@@ -122,7 +123,7 @@ async fn main() -> ExitCode {
 }
 
 async fn bare(what: &str) -> Result<()> {
-    let what: Loop = serde_json::from_str(what).context("not a bare loop")?;
+    let what: Loop = serde_json::from_str(what).context("this is not a bare loop")?;
     print(&serde_json::to_string(&Box::pin(what.perform()).await?)?);
     Ok(())
 }
@@ -195,10 +196,10 @@ async fn programs(arguments: &Arguments) -> Result<Programs> {
     }
 }
 
-/// Builds what is shipped, beside this program.
+/// Builds the shipped binaries, beside this program.
 async fn build() -> Result<Programs> {
     let own = std::env::current_exe().context("cannot find this program")?;
-    let directory = own.parent().context("this program is nowhere")?;
+    let directory = own.parent().context("this program has no directory")?;
     let profile = match directory.file_name().and_then(|name| name.to_str()) {
         Some("release") => "release",
         _ => "dev",
@@ -237,12 +238,12 @@ fn programs_in(directory: &Path) -> Result<Programs> {
     })
 }
 
-#[expect(clippy::print_stdout, reason = "the result")]
+#[expect(clippy::print_stdout, reason = "the result of the command")]
 fn print(text: &str) {
     println!("{text}");
 }
 
-#[expect(clippy::print_stderr, reason = "what happens meanwhile")]
+#[expect(clippy::print_stderr, reason = "progress messages")]
 fn tell(text: &str) {
     eprintln!("{text}");
 }

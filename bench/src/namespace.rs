@@ -1,17 +1,17 @@
-//! What the measured figures mean for a real namespace: arithmetic, and nothing measured.
+//! What the measured figures mean for a real namespace. This is arithmetic only.
 
 use std::fmt::Write as _;
 
 use crate::report::Row;
 
-/// A throughput unit takes so many events, or bytes, per second.
+/// Number of events, and of bytes, that a throughput unit accepts per second.
 const EVENTS_IN: f64 = 1_000.0;
 const BYTES_IN: f64 = 1e6;
-/// And gives so many.
+/// Number of events, and of bytes, that a throughput unit delivers per second.
 const EVENTS_OUT: f64 = 4_096.0;
 const BYTES_OUT: f64 = 2e6;
 
-/// What a rate needs of an Event Hubs namespace.
+/// The throughput units that a rate needs.
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct Units {
     /// For sending.
@@ -29,7 +29,8 @@ impl Units {
     }
 }
 
-/// For each workload of events: what one core of the daemon's own could take, and what that takes of Azure.
+/// For each workload with events: the rate that one core of the daemon can process, and what this rate needs
+/// in Azure.
 pub(crate) fn table(rows: &[Row]) -> String {
     let mut text = String::from(
         "| workload | bytes per event | one core takes, events/s | throughput units sent · received | RU/s | of a core per throughput unit sent | RU/s per throughput unit sent |\n\

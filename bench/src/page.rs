@@ -1,7 +1,7 @@
-//! Fills in the generated parts of `docs/performance.md` from the file of a run.
+//! Updates the generated parts of `docs/performance.md` from the file of a run.
 //!
-//! A generated part stands between `<!-- bench: NAME -->` and `<!-- bench: end -->`. Everything else of the page is written by hand
-//! and left as it is.
+//! A generated part is between `<!-- bench: NAME -->` and `<!-- bench: end -->`. Everything else in the page is written by hand and not
+//! changed.
 
 use std::{fmt::Write as _, path::Path};
 
@@ -16,23 +16,23 @@ use crate::{
 };
 
 const END: &str = "<!-- bench: end -->";
-/// Where plots lie, seen from the page.
+/// The directory of the plots, relative to the page.
 const PLOTS: &str = "images/performance";
 
-/// Writes page and plots anew.
+/// Writes the page and the plots.
 ///
 /// # Errors
-/// The run or the page cannot be read, a part has no place in the page, or something cannot be written.
+/// The run or the page cannot be read, the page has no place for a part, or a file cannot be written.
 pub(crate) fn document(run: &Path, page: &Path) -> Result<()> {
     let read = |path: &Path| {
         std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
     };
-    let run: Run = serde_json::from_str(&read(run)?).context("this is no result of `--json`")?;
+    let run: Run = serde_json::from_str(&read(run)?).context("this is not the output of `--json`")?;
     let directory = page.parent().unwrap_or(Path::new(".")).join(PLOTS);
     let plots = plots::write(&run, &directory)?;
     let mut text = read(page)?;
     for (name, part) in parts(&run, &plots) {
-        // What was not measured this time stays as it was.
+        // Parts that were not measured this time stay as they are.
         if let Some(part) = part {
             text = filled(&text, name, &part)?;
         }
@@ -40,7 +40,7 @@ pub(crate) fn document(run: &Path, page: &Path) -> Result<()> {
     std::fs::write(page, text).with_context(|| format!("cannot write {}", page.display()))
 }
 
-/// What a terminal shows of a run.
+/// The text that a terminal shows for a run.
 pub(crate) fn shown(run: &Run) -> String {
     let mut text = String::new();
     if !run.workloads.is_empty() {
@@ -129,11 +129,11 @@ fn growth(run: &Run, plots: &[String]) -> String {
 }
 
 fn picture(text: &mut String, what: &str, file: &str) {
-    // Nothing that is written to a string fails.
+    // Writing to a string never fails.
     let _ = writeln!(text, "\n![{what}]({PLOTS}/{file})");
 }
 
-/// The page with another content of one part.
+/// Returns the page with new content of one part.
 fn filled(page: &str, name: &str, part: &str) -> Result<String> {
     let begin = format!("<!-- bench: {name} -->");
     let (before, rest) = page.split_once(&begin).with_context(|| format!("the page has no `{begin}`"))?;

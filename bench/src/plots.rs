@@ -1,4 +1,4 @@
-//! Plots of a run as SVG: lines over what grows, and the ratios of the workloads as bars.
+//! Plots of a run as SVG: lines over the growing quantity, and the ratios of the workloads as bars.
 
 use std::path::Path;
 
@@ -12,9 +12,9 @@ use crate::{
     run::Run,
 };
 
-/// Of one panel, its axis included.
+/// Height of one panel, including its axis.
 const PANEL: f64 = 190.0;
-/// Between two panels, and below the last one for the title of the common axis.
+/// Height between two panels, and below the last one for the title of the common axis.
 const GAP: f64 = 34.0;
 const BAR: f64 = 22.0;
 
@@ -24,15 +24,15 @@ struct Panel<'a> {
     values: Vec<f64>,
 }
 
-/// The file of a series' plot.
+/// The file name of a series' plot.
 pub(crate) fn file_of(series: Series) -> String {
     format!("growth-{}.svg", series.name())
 }
 
-/// The file of the ratios' plot.
+/// The file name of the ratios' plot.
 pub(crate) const RATIOS: &str = "ratios.svg";
 
-/// Writes a plot of each series that was measured, and one of the workloads' ratios. Returns the names of the files.
+/// Writes a plot of each measured series, and one of the workloads' ratios. Returns the file names.
 ///
 /// # Errors
 /// A file cannot be written.
@@ -111,7 +111,7 @@ fn lines(title: &str, axis: &str, places: &[f64], panels: &[Panel<'_>]) -> Strin
     svg
 }
 
-/// One bar per workload, with its spread; the dashed line is where both are equal.
+/// One bar per workload, with its spread. At the dashed line, both are equal.
 fn ratios(rows: &[Row]) -> String {
     let bars: Vec<_> = rows.iter().filter_map(|row| Some((row, row.ratio?))).collect();
     let height = TOP + bars.len() as f64 * (BAR + 10.0) + 48.0;

@@ -1,30 +1,30 @@
-//! What the kernel knows about a process.
+//! Figures of the kernel about a process.
 
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use procfs::process::{Process, Stat};
 
-/// CPU time that a process has used, in user and kernel mode, its threads included; exact to a clock tick, 10 ms as a rule.
+/// CPU time that a process has used, in user and kernel mode, including its threads. The resolution is a clock tick, usually 10 ms.
 ///
 /// # Errors
 /// There is no such process, or no /proc.
 pub(crate) fn cpu(process: u32) -> Result<Duration> {
-    Ok(cpu_of(&open(process)?.stat().context("its CPU time cannot be read")?))
+    Ok(cpu_of(&open(process)?.stat().context("cannot read the CPU time of a process")?))
 }
 
-/// The most memory that a process has had resident so far, in bytes.
+/// Peak resident memory of a process so far, in bytes.
 ///
 /// # Errors
 /// There is no such process, or no /proc.
 pub(crate) fn peak_memory(process: u32) -> Result<u64> {
-    let status = open(process)?.status().context("its memory cannot be read")?;
-    let kib = status.vmhwm.context("the kernel does not tell the peak of its memory")?;
+    let status = open(process)?.status().context("cannot read the memory of a process")?;
+    let kib = status.vmhwm.context("the kernel does not report peak memory")?;
     Ok(kib * 1024)
 }
 
-/// What a process that is a child of this one has used so far. Where it has ended and was not waited for, that is all of its
-/// CPU time; its memory is 0 then.
+/// What a child process of this one has used so far. If it has ended and was not waited for, this is all of its CPU time, and its memory is
+/// 0.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Usage {
     pub(crate) cpu: Duration,
@@ -35,9 +35,9 @@ pub(crate) struct Usage {
 /// # Errors
 /// There is no such process, or no /proc.
 pub(crate) fn usage(process: u32) -> Result<Usage> {
-    let stat = open(process)?.stat().context("its state cannot be read")?;
+    let stat = open(process)?.stat().context("cannot read the state of a process")?;
     let ended = stat.state == 'Z';
-    // It may end between these two looks, and has no memory then.
+    // The process may end between these two reads. It has no memory then.
     let peak_memory = if ended { 0 } else { peak_memory(process).unwrap_or(0) };
     Ok(Usage { cpu: cpu_of(&stat), peak_memory, ended })
 }

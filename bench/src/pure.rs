@@ -1,7 +1,7 @@
-//! The part of an event's cost that is the product's own, without any I/O: decode, decide, serialise.
+//! The product's own part of an event's cost, without any I/O: decoding, deciding, serializing.
 //!
-//! The messages are those of the workloads: the hub's model makes them, from the same load. What the clients of Azure do with them
-//! before and after is not in it.
+//! The messages are those of the workloads: the hub's model makes them from the same load. The work of Azure's clients before and after is
+//! not included.
 
 use std::{
     collections::BTreeMap,
@@ -24,34 +24,34 @@ use twinsync::domain::{
     upsert::{Action, Upsert},
 };
 
-/// The rules of decisions, as configured by default.
+/// The rules for decisions, in the default configuration.
 pub const RULES: Rules = Rules {
     id_scheme: DocumentIdScheme::Device,
     tombstone_ttl_seconds: 8 * 86_400,
     clock_tolerance: Duration::from_secs(5),
     forgets_after: None,
 };
-/// Larger than any body here.
+/// Larger than any body of these loads, in bytes.
 const LARGEST_BODY: usize = 1 << 20;
 
-/// Why there is no figure.
+/// Why there is no result.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The load makes no sense.
+    /// The load is invalid.
     #[error(transparent)]
     Load(#[from] RunnerError),
-    /// The hub's model refused it.
+    /// The hub's model refused the load.
     #[error("the hub refuses the load: {0}")]
     Refused(String),
-    /// The product took a message otherwise than expected.
+    /// The product did not accept a message as an event.
     #[error("a message of the load is no event: {0}")]
     NoEvent(String),
-    /// An event did not lead to a write.
+    /// A batch of events did not lead to a write.
     #[error("nothing is to be written for a batch of {0} events")]
     NoWrite(usize),
 }
 
-/// A load, ready to be applied: for each twin its document and the messages that come.
+/// A load that can be applied: each twin's document and messages.
 #[derive(Debug, Clone)]
 pub struct Load {
     twins: Vec<Twin>,
@@ -60,27 +60,27 @@ pub struct Load {
 
 #[derive(Debug, Clone)]
 struct Twin {
-    /// As the cache holds it.
+    /// The document as in the cache.
     document: Option<Arc<Document>>,
     messages: Vec<Message>,
 }
 
-/// What applying a load came to.
+/// The result of applying a load.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Applied {
-    /// Events.
+    /// Number of events.
     pub events: usize,
-    /// Documents serialised.
+    /// Number of documents serialized.
     pub writes: usize,
-    /// Bytes of them.
+    /// Size of these documents in bytes.
     pub bytes: usize,
 }
 
 impl Load {
-    /// So many changes of each of so many twins, whose registration brought `bytes` of tags and desired properties.
+    /// Creates this many twins, with `bytes` of tags and desired properties, and this many changes of each.
     ///
     /// # Errors
-    /// The load makes no sense.
+    /// The load is invalid.
     pub async fn new(devices: usize, rounds: usize, bytes: usize) -> Result<Self, Error> {
         let recorder = Arc::new(Recorder::default());
         let route: Arc<dyn Route> = Arc::clone(&recorder) as _;
@@ -100,7 +100,7 @@ impl Load {
         Ok(Self { twins: twins.collect::<Result<_, _>>()?, now })
     }
 
-    /// Bytes of a change with its properties, as the product weighs them: the mean.
+    /// Mean size of a change with its properties in bytes, as the product computes it.
     pub fn bytes_per_event(&self) -> f64 {
         let weights = self.twins.iter().flat_map(|twin| &twin.messages).map(Message::weight);
         let (count, bytes) =
@@ -108,7 +108,7 @@ impl Load {
         bytes as f64 / count.max(1) as f64
     }
 
-    /// Decodes, decides and serialises all of it, so many events of a twin per write. The load is used up.
+    /// Decodes, decides and serializes all events, with this many events of a twin per write. This consumes the load.
     ///
     /// # Errors
     /// A message is no event, or leads to no write.
@@ -126,7 +126,7 @@ impl Load {
 }
 
 impl Twin {
-    /// The first message is the registration.
+    /// The first message must be the registration.
     fn new(mut messages: Vec<Message>, now: Ticks) -> Result<Self, Error> {
         if messages.is_empty() {
             return Err(Error::NoEvent("there is none".to_owned()));
@@ -141,10 +141,10 @@ impl Twin {
         }
     }
 
-    /// From received messages to the bytes that are sent, and the document that is cached.
+    /// From received messages to the bytes that are sent, and to the document in the cache.
     fn take(&mut self, messages: &[Message], now: Ticks) -> Result<usize, Error> {
         let events = messages.iter().map(event).collect::<Result<_, _>>()?;
-        // The cache gives its document away for the time of the write, so that it is changed in place.
+        // As in the product, the cache gives its document away during the write, so that it is changed in place.
         let cached = self.document.take().map(|document| (document, ETag("1".into())));
         let mut upsert = Upsert::new(events, cached, RULES);
         let Action::Replace(document, _) = upsert.action(now) else {
@@ -167,10 +167,10 @@ fn event(message: &Message) -> Result<TwinEvent, Error> {
     }
 }
 
-/// Seconds per event: the median of so many runs over equal loads.
+/// Seconds per event: the median of this many runs over equal loads.
 ///
 /// # Errors
-/// As [`Load::apply`].
+/// As for [`Load::apply`].
 pub fn seconds_per_event(load: &Load, batch: usize, runs: usize) -> Result<f64, Error> {
     let mut all = Vec::with_capacity(runs);
     for _ in 0..runs.max(1) {
@@ -183,7 +183,7 @@ pub fn seconds_per_event(load: &Load, batch: usize, runs: usize) -> Result<f64, 
     Ok(all.get(all.len() / 2).copied().unwrap_or(f64::NAN))
 }
 
-/// Keeps what the hub sends, by twin.
+/// Records the hub's notifications, by partition key.
 #[derive(Default)]
 struct Recorder(Mutex<BTreeMap<String, Vec<Message>>>);
 
@@ -195,7 +195,7 @@ impl Route for Recorder {
     }
 }
 
-/// As the adapter makes it of what the broker delivers.
+/// The message that the adapter makes of the delivered event.
 fn message(notification: &Notification) -> Message {
     let text = |entries: Vec<(&'static str, String)>| -> Vec<_> {
         entries.into_iter().map(|(key, value)| (key, Property::Text(value.into()))).collect()

@@ -1,8 +1,8 @@
 //! `cargo bench-sync reads`: reading twins by `twinsync serve`, beside Cosmos DB by its SDK and beside the IoT hub within the limits of its
 //! tiers.
 //!
-//! All of it is asked of one fleet in one run, by as many clients at the same time. The hub's rates are those of its quota, which is what its
-//! clients wait for; devkit keeps Microsoft's published limits.
+//! All of them read the same fleet in one run, with the same number of concurrent clients. The hub's rates are limited by its quota, for
+//! which its clients have to wait. devkit applies Microsoft's published limits.
 
 use std::{
     fmt,
@@ -33,27 +33,27 @@ use twinsync::domain::id::{DocumentIdScheme, TwinKey};
 
 use crate::{azure::Azure, bare, command, daemon::Place, registry, workload::Programs};
 
-/// Bytes of tags of every twin.
+/// Size of the tags of every twin, in bytes.
 const TWIN_BYTES: usize = 1 << 10;
 const PARTITIONS: u16 = 4;
-/// As 150 MB of documents have them: fewer than the other workloads, whose many writes would wait for the emulator.
+/// The number for 150 MB of documents. It is smaller than in other workloads, where many writes would wait for the emulator.
 const PHYSICAL_PARTITIONS: u32 = 4;
-/// Clients at the same time that read single twins.
+/// Number of concurrent clients that read single twins.
 const POINT_CLIENTS: usize = 16;
-/// Clients at the same time that query. The emulator looks at every document for each query, on the cores of everything else.
+/// Number of concurrent clients that query. For each query, the emulator examines every document, on the same cores as all other processes.
 const QUERY_CLIENTS: usize = 2;
-/// A declared count is complete within this. The emulator looks at every document for each page of changes.
+/// Time limit for completing a declared count. The emulator examines every document for each page of changes.
 const COUNT_LIMIT: Duration = Duration::from_secs(600);
-/// Rows of a page.
+/// Number of rows per page.
 const PAGE: NonZeroU32 = NonZeroU32::new(100).expect("100 is not 0");
-/// Where a hub refuses, a client waits for so long, as the official ones do at first.
+/// How long a client waits after a refusal of the hub. The official clients wait this long at first.
 const REFUSED_PAUSE: Duration = Duration::from_millis(200);
-/// The policy of the read API, and its key. It guards nothing.
+/// The policy of the read API, and its key. They protect nothing.
 const POLICY: &str = "bench";
 const KEY: &str = "BwgJCgsMDQ4PEBESExQVFhcYGRobHB0eHyAhIiMkJSY=";
 const VERSION: &str = "api-version=2021-04-12";
 
-/// Which of it.
+/// Options of the measurement.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
     /// A fifth of the twins, and a third of the time.
@@ -64,15 +64,15 @@ pub(crate) struct Arguments {
     json: bool,
 }
 
-/// What is read.
+/// The kind of read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 enum Read {
     /// A twin by its id.
     Point,
-    /// A page of 100 twins of those that a condition on a tag selects.
+    /// A page of 100 of the twins that a condition on a tag selects.
     List,
-    /// How many twins a condition on a tag selects: half of them.
+    /// The number of twins that a condition on a tag selects. These are half of them.
     Count,
 }
 
@@ -94,7 +94,7 @@ impl Read {
         }
     }
 
-    /// In IoT Hub's language.
+    /// The query in IoT Hub's language.
     const fn query(self) -> &'static str {
         match self {
             Self::Point => "",
@@ -104,11 +104,11 @@ impl Read {
     }
 }
 
-/// Who is asked.
+/// The service that is read.
 #[derive(Debug, Clone, Copy)]
 enum Side {
     Copy,
-    /// A count that the daemon keeps.
+    /// A count that the daemon keeps current.
     Declared,
     Cosmos,
     Hub(Tier),
@@ -134,19 +134,19 @@ impl Side {
     }
 }
 
-/// What came of one kind of read on one side.
+/// The figures of one kind of read on one service.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Row {
     read: Read,
     side: String,
     answered: usize,
-    /// Told to wait.
+    /// Number of answers that asked the client to wait.
     refused: usize,
-    /// Whether it was refused, since one request may not take so much.
+    /// Whether the read was refused because it takes more than one request may take.
     too_expensive: bool,
     per_second: f64,
-    /// From the first try to the answer, in seconds.
+    /// From the first attempt to the answer, in seconds.
     p50: f64,
     p99: f64,
     request_units_each: Option<f64>,
@@ -160,22 +160,22 @@ struct Outcome {
     rows: Vec<Row>,
 }
 
-/// Measures, and tells the result.
+/// Measures, and returns the result as text.
 ///
 /// # Errors
-/// A process does not do what it should, an answer is wrong, or a document differs from its twin.
+/// A process fails, an answer is wrong, or a document differs from its twin.
 pub(crate) async fn measure(
     programs: &Programs,
     arguments: &Arguments,
-    told: &dyn Fn(&str),
+    progress: &dyn Fn(&str),
 ) -> Result<String> {
     let (twins, seconds) = if arguments.quick { (20_000, 5.0) } else { (100_000, 15.0) };
-    told(&format!("{twins} twins come into being, and are filled in"));
-    let bench = Box::pin(Bench::start(programs, twins, Duration::from_secs_f64(seconds), told)).await?;
+    progress(&format!("{twins} twins are registered and backfilled"));
+    let bench = Box::pin(Bench::start(programs, twins, Duration::from_secs_f64(seconds), progress)).await?;
     let mut rows = Vec::new();
     for read in Read::ALL {
         for side in Side::ALL {
-            // The SDK sends no counts over partitions, and what is declared is counts.
+            // The SDK sends no counts over several partitions. Only counts can be declared.
             let asks = match side {
                 Side::Cosmos => read != Read::Count,
                 Side::Declared => read == Read::Count,
@@ -184,9 +184,9 @@ pub(crate) async fn measure(
             if !asks {
                 continue;
             }
-            told(&format!("{}: {}", read.name(), side.name()));
+            progress(&format!("{}: {}", read.name(), side.name()));
             let row = Box::pin(bench.measure(read, side)).await?;
-            told(&match row.too_expensive {
+            progress(&match row.too_expensive {
                 true => "  refused: one request may not take so much".to_owned(),
                 false => format!("  {:.1} per second", row.per_second),
             });
@@ -194,7 +194,7 @@ pub(crate) async fn measure(
         }
     }
     let report = bench.azure.verify().await?;
-    told(&report.to_string());
+    progress(&report.to_string());
     for process in bench.processes {
         process.stop().await?;
     }
@@ -207,21 +207,21 @@ pub(crate) async fn measure(
 
 struct Bench {
     azure: Azure,
-    /// What serves the copy, and what keeps the count.
+    /// The processes that serve reads and keep the count current.
     processes: Vec<Daemon>,
     asker: Arc<Asker>,
     duration: Duration,
-    /// Of these, for as long as they run.
+    /// The directories of these processes, which must exist as long as they run.
     _places: [tempfile::TempDir; 2],
 }
 
-/// What the clients share.
+/// The state that the clients share.
 struct Asker {
     http: Client,
     container: ContainerClient,
     copy: Url,
     copy_authorization: String,
-    /// What keeps the declared count.
+    /// The process with the declared count.
     counts: Url,
     hub: Url,
     hub_host: String,
@@ -235,7 +235,7 @@ impl Bench {
         programs: &Programs,
         twins: usize,
         duration: Duration,
-        told: &dyn Fn(&str),
+        progress: &dyn Fn(&str),
     ) -> Result<Self> {
         let azure = Azure::in_few_partitions(&programs.devkit, PARTITIONS, PHYSICAL_PARTITIONS).await?;
         let rounds = Rounds {
@@ -255,7 +255,7 @@ impl Bench {
         let (serve, copy, directory) = serve(&programs.twinsync, &azure).await?;
         let began = Instant::now();
         let (counting, counts, counting_directory) = count(&programs.twinsync, &azure).await?;
-        told(&format!(
+        progress(&format!(
             "a declared count is complete {:.1} s after its daemon's start",
             began.elapsed().as_secs_f64()
         ));
@@ -285,7 +285,7 @@ impl Bench {
     async fn measure(&self, read: Read, side: Side) -> Result<Row> {
         if let Side::Hub(tier) = side {
             self.azure.limit_hub(Some(Quota { tier, units: 1 })).await?;
-            // Its bucket holds what one period allows: a client that was quiet may spend that at once.
+            // The token bucket holds what one period allows. A client that was idle may use that at once.
             self.asker.until_refused(read).await?;
         }
         let before = self.charged(side).await?;
@@ -331,7 +331,7 @@ impl Bench {
         })
     }
 
-    /// Request units so far, by the account itself.
+    /// Request units so far, as the account counts them.
     async fn charged(&self, side: Side) -> Result<f64> {
         match side {
             Side::Hub(_) => Ok(0.0),
@@ -343,7 +343,7 @@ impl Bench {
 }
 
 impl Asker {
-    /// Asks on and on until then.
+    /// Sends requests until this time.
     async fn ask_until(&self, read: Read, side: Side, until: Instant) -> Result<Asked> {
         let mut asked = Asked::default();
         let mut began = Instant::now();
@@ -369,7 +369,8 @@ impl Asker {
         Ok(asked)
     }
 
-    /// Uses up what the hub's quota has saved, by requests that it counts and answers at once: ids and queries that there are none of.
+    /// Uses up the remaining tokens of the hub's quota, with requests that it counts and answers at once: for an id that does not exist, or
+    /// with a query that is not valid.
     async fn until_refused(&self, read: Read) -> Result<()> {
         for _ in 0..10_000 {
             let mut request = self.request(&self.hub, read, "none")?;
@@ -442,7 +443,7 @@ impl Asker {
                     self.container.query_items::<Value>(query, FeedScope::full_container(), Some(options));
                 let mut rows = 0;
                 let mut pages = feed.await?.into_pages();
-                // As many rows as a page of the API has, from as many physical partitions as that takes.
+                // Reads as many rows as a page of the API has, from as many physical partitions as necessary.
                 while rows < PAGE.get() as usize {
                     let Some(page) = pages.try_next().await? else { break };
                     rows += page.into_items().len();
@@ -455,20 +456,20 @@ impl Asker {
     }
 }
 
-/// What came of asking on and on.
+/// The results of repeated requests.
 #[derive(Default)]
 struct Asked {
-    /// How long each answer took.
+    /// The duration of each answer.
     took: Vec<Duration>,
     told_to_wait: usize,
     too_expensive: bool,
 }
 
-/// What came of one request.
+/// The result of one request.
 enum Reply {
     Right,
     Wait,
-    /// One request may not take what this takes.
+    /// The request takes more than one request may take.
     TooExpensive,
 }
 
@@ -495,8 +496,8 @@ async fn answered(request: RequestBuilder, read: Read, device: &str) -> Result<R
     Ok(Reply::Right)
 }
 
-/// Starts a daemon that keeps the count, and waits until it is complete. Nothing changes here, and each look would have the emulator go
-/// through every document on the cores of what is measured: so it looks no more.
+/// Starts a daemon with the declared count, and waits until the count is complete. No twins change here. Each poll makes the emulator read
+/// every document on the same cores as the measurement, so polling stops then.
 async fn count(program: &Path, azure: &Azure) -> Result<(Daemon, Url, tempfile::TempDir)> {
     let directory = tempfile::tempdir()?;
     let condition = Read::Count.query().split_once(" WHERE ").context("has a condition")?.1;
@@ -519,7 +520,7 @@ async fn count(program: &Path, azure: &Azure) -> Result<(Daemon, Url, tempfile::
     Ok((daemon, url, directory))
 }
 
-/// Starts what serves the copy, over plain HTTP as behind an ingress: TLS is paid for once per connection.
+/// Starts the process that serves reads, over plain HTTP as behind an ingress: TLS costs once per connection only.
 async fn serve(program: &Path, azure: &Azure) -> Result<(Daemon, Url, tempfile::TempDir)> {
     let directory = tempfile::tempdir()?;
     let port = free_port()?;
@@ -534,12 +535,12 @@ async fn serve(program: &Path, azure: &Azure) -> Result<(Daemon, Url, tempfile::
     Ok((daemon, format!("http://127.0.0.1:{port}/").parse()?, directory))
 }
 
-/// What the official clients send, good for a day.
+/// A signature as the official clients send it, valid for a day.
 fn signature() -> Result<String> {
     let expiry = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs() + 86_400;
     let mut mac = Hmac::<Sha256>::new_from_slice(&STANDARD.decode(KEY)?)?;
     mac.update(format!("localhost\n{expiry}").as_bytes());
-    // The signs of base64 that mean something else in a token.
+    // These characters of base64 have another meaning in a token.
     let signature = STANDARD.encode(mac.finalize().into_bytes());
     let signature = signature.replace('+', "%2B").replace('/', "%2F").replace('=', "%3D");
     Ok(format!("SharedAccessSignature sr=localhost&sig={signature}&se={expiry}&skn={POLICY}"))
@@ -552,7 +553,7 @@ impl fmt::Display for Outcome {
             "{} twins of 1 KiB; {POINT_CLIENTS} clients read single twins, {QUERY_CLIENTS} query; {} s each\n",
             self.twins, self.seconds
         )?;
-        writeln!(f, "| read | of | per second | p50 · p99 ms | told to wait | RU |")?;
+        writeln!(f, "| read | of | per second | p50 · p99 ms | throttled | RU |")?;
         writeln!(f, "|---|---|---|---|---|---|")?;
         for row in &self.rows {
             let units = row.request_units_each.map_or_else(|| "–".to_owned(), |units| format!("{units:.1}"));

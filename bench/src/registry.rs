@@ -1,38 +1,38 @@
-//! The commands that ask the hub, beside loops that do the same with the clients alone.
+//! The commands that query the hub, beside loops that do the same with the clients alone.
 //!
-//! A backfill goes over a fleet that nobody has copied yet, so each run has a local Azure of its own. An audit goes over documents
-//! that are all there, of which some are behind because nobody consumes the events.
+//! A backfill needs a fleet without documents, so each run has a local Azure of its own. An audit needs a fleet with all documents, of
+//! which some are outdated, because nothing consumes the events.
 
 use anyhow::{Result, ensure};
 use devkit::{fleet::Rounds, verify::Report};
 
 use crate::{
     azure::Azure,
-    bare::{Fill, Look, Loop, Took},
+    bare::{Fill, Loop, Scan, Took},
     command,
     daemon::{Done, Place},
     workload::{PARTITIONS, Pair, Programs, Size, TWIN_BYTES, Workload},
 };
 
-/// As many twins under way at the same time as by default, and for the bare loop as well.
+/// The default number of concurrent twins. The bare loop uses it as well.
 const CONCURRENCY: usize = 16;
-/// One twin in so many differs at an audit.
+/// One twin in this many differs at an audit.
 const DIFFERS: usize = 100;
 
 /// Runs all pairs.
 ///
 /// # Errors
-/// Anything that does not work, and any difference between documents and twins at the end.
+/// Any failure, and any difference between documents and twins at the end.
 pub(crate) async fn run(
     programs: &Programs,
     workload: Workload,
     size: Size,
     pairs: usize,
-    told: &dyn Fn(&str),
+    progress: &dyn Fn(&str),
 ) -> Result<Vec<Pair>> {
     let bench = Bench { programs, devices: size.devices };
     let audited = match workload {
-        Workload::Audit => Some(Box::pin(bench.filled(told)).await?),
+        Workload::Audit => Some(Box::pin(bench.filled(progress)).await?),
         _ => None,
     };
     let mut all = Vec::new();
@@ -52,7 +52,7 @@ pub(crate) async fn run(
             }
             false => (product().await?, bare().await?),
         };
-        told(&format!("{}: pair {} of {pairs}: {report}", workload.name(), number + 1));
+        progress(&format!("{}: pair {} of {pairs}: {report}", workload.name(), number + 1));
         all.push(Pair { daemon, bare: Some(bare), usual: None, usual_coalesced: None, start_seconds: None });
     }
     Ok(all)
@@ -96,8 +96,8 @@ impl Bench<'_> {
         Loop::Fill(Fill { endpoints, concurrency: CONCURRENCY }).run().await
     }
 
-    async fn filled(&self, told: &dyn Fn(&str)) -> Result<(Azure, Place)> {
-        told(&format!("{}: {} twins come into being", Workload::Audit.name(), self.devices));
+    async fn filled(&self, progress: &dyn Fn(&str)) -> Result<(Azure, Place)> {
+        progress(&format!("{}: {} twins are registered", Workload::Audit.name(), self.devices));
         let (azure, place) = (self.fleet().await?, Place::new(&self.programs.twinsync)?);
         self.fill(&azure, &place).await?;
         Ok((azure, place))
@@ -106,7 +106,7 @@ impl Bench<'_> {
     async fn audit(&self, (azure, place): &(Azure, Place), number: usize) -> Result<(Done, Report)> {
         let differ = self.devices.div_ceil(DIFFERS);
         azure.load(&Rounds { devices: differ, ..self.rounds(number as u64 + 1) }).await?;
-        // Everything is compared, however lately it changed.
+        // All twins are compared, even if they have changed just now.
         let arguments = ["audit", "--json", "--repair", "--tolerance", "0s"];
         let (more, twins) = (configuration(azure), self.devices as u64);
         let done = Box::pin(command::run(azure, place, &arguments, &more, twins)).await?;
@@ -116,11 +116,12 @@ impl Bench<'_> {
 
     async fn bare_audit(&self, azure: &Azure) -> Result<Took> {
         let endpoints = azure.endpoints.clone();
-        Loop::Look(Look { endpoints, concurrency: CONCURRENCY }).run().await
+        Loop::Scan(Scan { endpoints, concurrency: CONCURRENCY }).run().await
     }
 }
 
-/// With all of the quota of the largest hub there is, 100,000 point reads per second: it must not be what is measured.
+/// A configuration with the complete quota of the largest possible hub, 100,000 point reads per second, so that the quota does not
+/// determine the result.
 pub(crate) fn configuration(azure: &Azure) -> String {
     let quoted = |text: &str| serde_json::Value::from(text).to_string(); // JSON strings are TOML strings
     let endpoints = &azure.endpoints;

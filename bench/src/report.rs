@@ -1,4 +1,4 @@
-//! The table, and the same as JSON.
+//! The results as a table and as JSON.
 
 use std::fmt;
 
@@ -12,7 +12,7 @@ use crate::{
     workload::{Pair, Workload},
 };
 
-/// The figures of one workload, over all its pairs. Rates are per second, times in seconds, memory in bytes.
+/// The figures of one workload over all its pairs. Rates are per second, times in seconds, memory in bytes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Row {
@@ -21,20 +21,22 @@ pub(crate) struct Row {
     twins: usize,
     events: u64,
     pub(crate) events_per_second: Option<Spread>,
-    /// What the bare loop does.
+    /// The work of the bare loop.
     beside: String,
     bare_per_second: Option<Spread>,
-    /// Daemon to bare loop, pair by pair: rates; of steady loads CPU time per event.
+    /// Ratio of daemon to bare loop of each pair: of their rates, or for steady loads of the CPU time per
+    /// event.
     pub(crate) ratio: Option<Spread>,
     usual_per_second: Option<Spread>,
     usual_coalesced_per_second: Option<Spread>,
-    /// Daemon to usual way, pair by pair.
+    /// Ratio of daemon to usual way of each pair.
     ratio_to_usual: Option<Spread>,
     ratio_to_usual_coalesced: Option<Spread>,
     pub(crate) cpu_seconds_per_event: Option<Spread>,
-    /// Of it, decode, decide and serialise, measured alone, with as many events per write.
+    /// The part of it for decoding, deciding and serializing, measured separately with the same number of
+    /// events per write.
     pub(crate) pure_seconds_per_event: Option<f64>,
-    /// Bytes of an event in memory, properties included.
+    /// Size of an event in memory in bytes, including its properties.
     pub(crate) bytes_per_event: Option<f64>,
     bare_cpu_seconds_per_item: Option<Spread>,
     devkit_cpu_seconds_per_event: Option<Spread>,
@@ -48,7 +50,7 @@ pub(crate) struct Row {
 }
 
 impl Row {
-    /// Of these pairs, with so many twins.
+    /// The figures of these pairs, with this many twins.
     pub(crate) fn new(workload: Workload, twins: usize, pairs: &[Pair]) -> Self {
         let each = |figure: &dyn Fn(&Pair) -> Option<f64>| Spread::of(pairs.iter().filter_map(figure));
         let per_event = |figure: &dyn Fn(&Pair) -> f64| {
@@ -56,7 +58,7 @@ impl Row {
         };
         let rate = |pair: &Pair| pair.daemon.events as f64 / pair.daemon.seconds;
         let cpu = |pair: &Pair| pair.daemon.cpu_seconds / pair.daemon.events as f64;
-        // What a start leaves to do after its first write says nothing.
+        // The work after the first write of a start has no meaning for the result.
         let counts = workload != Workload::Start;
         Self {
             workload,
@@ -95,16 +97,16 @@ impl Row {
     }
 }
 
-/// Changes of each twin in the load of which the pure cost is measured, and how often.
+/// Changes of each twin in the load for the pure cost, and number of runs.
 const PURE: (usize, usize) = (256, 5);
-/// Twins of it, and bytes of their registration.
+/// Number of twins in it, and size of their registration in bytes.
 const PURE_TWINS: (usize, usize) = (100, 1 << 10);
 
 impl Row {
-    /// The same with the cost of the pure core, where the workload is one of changes that are written.
+    /// Adds the cost of the pure core, if the workload writes changes.
     ///
     /// # Errors
-    /// The load does not go through.
+    /// The load cannot be applied.
     pub(crate) async fn with_pure(self) -> Result<Self> {
         let Some(writes) = self.writes_per_event.filter(|writes| writes.median > 0.0) else {
             return Ok(self);

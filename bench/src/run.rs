@@ -1,4 +1,4 @@
-//! One run of the bench with everything that a page needs to show it.
+//! One run of the benchmark, with all data for a page.
 
 use std::time::SystemTime;
 
@@ -12,7 +12,7 @@ use crate::{growth::Point, report::Row};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Run {
-    /// When it ended.
+    /// When the run ended.
     pub(crate) at: String,
     /// The arguments of `cargo bench-sync`.
     pub(crate) arguments: Vec<String>,
@@ -23,25 +23,25 @@ pub(crate) struct Run {
     pub(crate) growth: Vec<Point>,
 }
 
-/// What it ran on.
+/// The machine of the run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Machine {
     pub(crate) cores: usize,
-    /// The processor's own name; empty where the kernel does not tell.
+    /// The processor's name. Empty if the kernel does not report it.
     pub(crate) processor: String,
     /// Memory in bytes.
     pub(crate) memory: u64,
     pub(crate) kernel: String,
-    /// Processes that ran or waited to run, the mean of the 15 minutes before the end.
+    /// Mean number of processes that ran or waited to run, in the 15 minutes before the end.
     pub(crate) load: f64,
 }
 
 impl Run {
-    /// Ended now.
+    /// A run that ends now.
     ///
     /// # Errors
-    /// The machine does not tell what it is.
+    /// The machine's data cannot be read.
     pub(crate) fn new(quick: bool, workloads: Vec<Row>, growth: Vec<Point>) -> Result<Self> {
         let at = OffsetDateTime::from(SystemTime::now()).replace_nanosecond(0)?.format(&Rfc3339)?;
         let arguments = std::env::args().skip(1).collect();
@@ -59,14 +59,14 @@ impl Machine {
         Ok(Self {
             cores: std::thread::available_parallelism()?.get(),
             processor: field(&read("/proc/cpuinfo")?, "model name").unwrap_or_default(),
-            memory: kib.context("the kernel does not tell how much memory there is")? * 1024,
+            memory: kib.context("the kernel does not report the size of the memory")? * 1024,
             kernel: read("/proc/sys/kernel/osrelease")?.trim().to_owned(),
-            load: load.context("the kernel does not tell its load")?,
+            load: load.context("the kernel does not report the load")?,
         })
     }
 }
 
-/// The first value of this name in a file of `name: value` lines.
+/// The first value with this name in a file of `name: value` lines.
 fn field(text: &str, wanted: &str) -> Option<String> {
     let mut fields = text.lines().filter_map(|line| line.split_once(':'));
     fields.find(|(name, _)| name.trim() == wanted).map(|(_, value)| value.trim().to_owned())

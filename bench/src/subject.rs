@@ -11,7 +11,7 @@ pub(crate) enum Subject {
     Series(Series),
 }
 
-/// What `--only` takes.
+/// A value of `--only`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Asked {
     One(Subject),
@@ -20,7 +20,7 @@ pub(crate) enum Asked {
 }
 
 impl Subject {
-    /// What is to be measured, in the order of asking; everything, where nothing is asked for.
+    /// The things to measure, in the order of `asked`. Everything, if `asked` is empty.
     pub(crate) fn wanted(asked: &[Asked]) -> Vec<Self> {
         let series = || Series::value_variants().iter().copied().map(Self::Series);
         if asked.is_empty() {
@@ -45,7 +45,7 @@ impl Subject {
         }
     }
 
-    /// Whether the usual way is measured beside it.
+    /// Whether the usual way is measured as well.
     pub(crate) fn has_usual(self) -> bool {
         matches!(self, Self::Workload(workload) if workload.has_usual())
     }

@@ -1,6 +1,7 @@
-//! The parts that plots are drawn of, as SVG.
+//! The parts of plots, as SVG.
 //!
-//! No colour of the background is set: text and lines are readable on light and dark, and follow the reader's preference where it is known.
+//! The background has no colour. Text and lines are readable on light and dark backgrounds, and follow the reader's preference if it is
+//! known.
 
 use std::fmt::{Arguments, Write as _};
 
@@ -8,16 +9,16 @@ use twinsync::domain::words::grouped;
 
 /// Width of a plot.
 pub const WIDTH: f64 = 640.0;
-/// Room on its left side, for what the lines across mean.
+/// Space on the left, for the labels of the horizontal lines.
 pub const LEFT: f64 = 90.0;
-/// Room on its right side.
+/// Space on the right.
 pub const RIGHT: f64 = 24.0;
-/// Room above, for the title.
+/// Space at the top, for the title.
 pub const TOP: f64 = 44.0;
-/// Lines across a panel, at most.
+/// Maximum number of horizontal lines in a panel.
 const GRID: usize = 5;
 
-/// One line of text, or a part of a plot, is drawn with one of these.
+/// The style of plots.
 const STYLE: &str = "<style>\
 text{font:12px system-ui,sans-serif;fill:#57606a}.title{font-size:15px;font-weight:600}.middle{text-anchor:middle}.end{text-anchor:end}\
 .grid{stroke:#8c959f;stroke-opacity:.35}.axis{stroke:#8c959f}.line{fill:none;stroke:#2f81f7;stroke-width:2}.dot,.bar{fill:#2f81f7}\
@@ -37,16 +38,16 @@ pub fn begin(title: &str, height: f64) -> String {
 
 /// Adds a part.
 pub fn push(svg: &mut String, what: Arguments<'_>) {
-    // Nothing that is written to a string fails.
+    // Writing to a string never fails.
     let _ = svg.write_fmt(what);
 }
 
-/// Adds text at a place, of a class of the style.
+/// Adds text at a position, with a class of the style.
 pub fn text(svg: &mut String, x: f64, y: f64, class: &str, what: &str) {
     push(svg, format_args!("<text x=\"{x:.1}\" y=\"{y:.1}\" class=\"{class}\">{}</text>", escaped(what)));
 }
 
-/// Adds a straight line, of a class of the style.
+/// Adds a straight line, with a class of the style.
 pub fn line(svg: &mut String, class: &str, (x1, y1): (f64, f64), (x2, y2): (f64, f64)) {
     push(
         svg,
@@ -58,12 +59,12 @@ fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
-/// The largest value; 0 where there is none.
+/// The largest value. 0 if there are none.
 pub fn largest(values: &[f64]) -> f64 {
     values.iter().copied().fold(0.0, f64::max)
 }
 
-/// 1, 2 or 5 times a power of ten, so that a panel has a handful of lines.
+/// 1, 2 or 5 times a power of ten, so that a panel has about five lines.
 pub fn step(most: f64) -> f64 {
     if most <= 0.0 || !most.is_finite() {
         return 1.0;
@@ -74,7 +75,7 @@ pub fn step(most: f64) -> f64 {
     factor.unwrap_or(10.0) * power
 }
 
-/// Thousands are set apart; fractions are shown where they count.
+/// Formats a number: groups the thousands, and shows decimals only for small values.
 pub fn number_of(value: f64) -> String {
     if value != 0.0 && value < 10.0 && value.fract().abs() > 1e-9 {
         return format!("{value:.2}").trim_end_matches('0').trim_end_matches('.').to_owned();

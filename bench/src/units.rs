@@ -1,9 +1,8 @@
-//! `cargo bench-sync units`: what documents and scans cost in request units, under the recommended indexing policy and under
-//! the default of new containers.
+//! `cargo bench-sync units`: the request units of documents and scans, under the recommended indexing policy and under the default of new
+//! containers.
 //!
-//! Documents are the daemon's own, made of the twins of devkit's IoT Hub, and go through the daemon's own store. Prices are those
-//! of devkit's Cosmos DB host, a model of figures that Microsoft publishes: see `devkit::cosmos::price`. They are exact and the
-//! same in each run.
+//! The documents are those that the daemon makes of the twins of devkit's IoT Hub, and the daemon's own store writes them. The prices are
+//! those of devkit's Cosmos DB host, a model of Microsoft's published figures: see `devkit::cosmos::price`. They are the same in each run.
 
 mod scans;
 mod twins;
@@ -27,12 +26,12 @@ use self::{
 
 /// Sizes of documents, in KiB.
 const SIZES: [usize; 4] = [1, 2, 8, 32];
-/// Reported values that a replace changes.
+/// Number of reported values that a replace changes.
 const CHANGED: [usize; 2] = [1, 5];
-/// Opens nothing: the host does not ask for it.
+/// An arbitrary key: the host does not check it.
 const KEY: &str = "a2V5";
 
-/// Which of them.
+/// Options of the measurement.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
     /// Scans over a tenth of the documents.
@@ -43,7 +42,7 @@ pub(crate) struct Arguments {
     json: bool,
 }
 
-/// An indexing policy under measurement.
+/// A measured indexing policy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 enum Policy {
@@ -56,7 +55,7 @@ impl Policy {
 
     fn value(self) -> Result<Value> {
         match self {
-            Self::Recommended => serde_json::from_str(RECOMMENDED_POLICY).context("the policy is no JSON"),
+            Self::Recommended => serde_json::from_str(RECOMMENDED_POLICY).context("the policy is not JSON"),
             Self::Default => Ok(service_default_policy()),
         }
     }
@@ -69,7 +68,7 @@ impl Policy {
     }
 }
 
-/// What documents of one size cost under one policy.
+/// The prices of documents of one size under one policy.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Row {
@@ -89,10 +88,10 @@ struct Outcome {
     scans: Vec<Scan>,
 }
 
-/// Measures, and tells the result.
+/// Measures, and returns the result as text.
 ///
 /// # Errors
-/// The host does not answer as it should.
+/// The host gives an unexpected answer.
 pub(crate) async fn measure(arguments: &Arguments) -> Result<String> {
     let mut documents = Vec::new();
     for kib in SIZES {
@@ -132,7 +131,7 @@ async fn document(kib: usize, policy: Policy) -> Result<Row> {
     Ok(Row { kib, bytes, policy, create, replace, read })
 }
 
-/// A container with this policy, and the daemon's way to it.
+/// Starts a host whose container has this policy, with the daemon's store for it.
 async fn start(policy: Policy) -> Result<(Server, CosmosStore)> {
     let options = devkit::cosmos::Options { indexing_policy: Some(policy.value()?), ..Default::default() };
     let (database, container) = (options.database.clone(), options.container.clone());
@@ -207,7 +206,7 @@ mod tests {
             for of in ["/create", "/replace/0", "/replace/1"] {
                 assert!(units(lean, of) < units(all, of), "{of}: {lean} {all}");
             }
-            // One value, and nothing beside it: two terms at 0.2, over the document out and in again.
+            // Only one value changes: two terms at 0.2, in addition to removing and inserting the document.
             let without_index = units(all, "/read"); // the same for both
             assert!((units(lean, "/read") - without_index).abs() < 1e-9);
         }

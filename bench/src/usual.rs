@@ -1,5 +1,5 @@
-//! The usual way: a handler in JavaScript as a function with an Event Hubs trigger would run it. `bench/usual/handler.mjs` says
-//! what it does, and what it does without.
+//! The usual way: a handler in JavaScript, as a function with an Event Hubs trigger would run it. `bench/usual/handler.mjs` says what it
+//! does and what it omits.
 
 use std::{
     path::{Path, PathBuf},
@@ -14,9 +14,9 @@ use tokio::process::Command;
 
 use crate::{azure::Ends, bare::Took};
 
-/// How long the installation of its packages may take.
+/// Time limit for the installation of its packages.
 const INSTALL_LIMIT: Duration = Duration::from_secs(300);
-/// How long a run may take.
+/// Time limit of a run.
 const RUN_LIMIT: Duration = Duration::from_secs(300);
 
 /// The handler, with its packages installed.
@@ -24,24 +24,24 @@ pub(crate) struct Handler {
     directory: PathBuf,
 }
 
-/// What it is to do.
+/// The task of a run.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Task<'a> {
     pub(crate) endpoints: &'a Endpoints,
-    /// Behind these.
+    /// Receives the events after these positions.
     pub(crate) after: &'a Ends,
-    /// Up to these.
+    /// Receives the events up to and including these positions.
     pub(crate) until: &'a Ends,
     /// Whether the events of a twin in one batch share a read and an upsert.
     pub(crate) coalesce: bool,
 }
 
 impl Handler {
-    /// Installs it below `directory`.
+    /// Installs the handler in `directory`.
     ///
     /// # Errors
-    /// There is no Node.js with npm, or the packages cannot be had.
+    /// Node.js or npm are missing, or the packages cannot be downloaded.
     pub(crate) async fn install(directory: &Path) -> Result<Self> {
         let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("usual");
         let directory = directory.join("usual-way");
@@ -56,10 +56,10 @@ impl Handler {
         Ok(Self { directory })
     }
 
-    /// Runs it.
+    /// Runs the handler.
     ///
     /// # Errors
-    /// It fails, or does not end.
+    /// The handler fails, or does not end.
     pub(crate) async fn run(&self, task: &Task<'_>) -> Result<Took> {
         let process = Command::new("node")
             .arg("handler.mjs")
@@ -74,6 +74,7 @@ impl Handler {
         let output = tokio::time::timeout(RUN_LIMIT, process.wait_with_output()).await;
         let output = output.context("the usual way does not end")??;
         ensure!(output.status.success(), "the usual way: {}", String::from_utf8_lossy(&output.stderr));
-        serde_json::from_slice(&output.stdout).context("the usual way says something else than its figures")
+        serde_json::from_slice(&output.stdout)
+            .context("the usual way printed something else than its figures")
     }
 }

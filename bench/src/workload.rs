@@ -1,4 +1,4 @@
-//! What is measured, and beside what.
+//! The workloads, and what each is compared with.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -15,13 +15,14 @@ use crate::{
     usual::{Handler, Task},
 };
 
-/// As the daemon's default for `cosmos.concurrency_max`.
+/// The daemon's default of `cosmos.concurrency_max`.
 const CONCURRENCY: usize = 64;
-/// Bytes of tags and desired properties that every twin has from the beginning.
+/// Initial size of the tags and desired properties of every twin, in bytes.
 pub(crate) const TWIN_BYTES: usize = 1 << 10;
-/// Events for the usual way, one by one and coalesced: as many as the daemon's would take it many times as long.
+/// Number of events for the usual way, one by one and coalesced. It would need many times as long as the daemon for
+/// the daemon's number.
 const USUAL_EVENTS: [usize; 2] = [4_000, 20_000];
-/// Milliseconds that a request takes longer in [`Workload::Distant`]: what a request within an Azure region may take.
+/// Delay of each request in [`Workload::Distant`], in milliseconds: a typical duration within an Azure region.
 const DISTANCE: u64 = 5;
 /// Partitions of each Event Hub.
 pub(crate) const PARTITIONS: u16 = 4;
@@ -37,9 +38,9 @@ pub(crate) enum Workload {
     Warm,
     /// A backlog of one change of each of very many twins, with a cold cache.
     Wide,
-    /// The same with Cosmos DB at a distance: each request takes 5 ms longer.
+    /// The same with a more distant Cosmos DB: each request takes 5 ms longer.
     Distant,
-    /// A backlog that was applied before.
+    /// A backlog that has already been applied.
     Duplicates,
     /// A steady rate of 500 events per second.
     Steady500,
@@ -49,50 +50,50 @@ pub(crate) enum Workload {
     Start,
     /// A backlog of a million changes.
     Backlog,
-    /// `twinsync backfill` over a fleet that was there before, into an empty container.
+    /// `twinsync backfill` over a fleet that already exists, into an empty container.
     Backfill,
-    /// `twinsync audit --repair` over documents that are all there; one in a hundred differs.
+    /// `twinsync audit --repair` over a fleet with all documents, of which one in a hundred differs.
     Audit,
 }
 
-/// How large it is.
+/// The size of a workload.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Size {
     pub(crate) devices: usize,
     pub(crate) rounds: usize,
-    /// Of a steady load.
+    /// Only for steady loads.
     pub(crate) seconds: f64,
 }
 
-/// One run of the daemon, and of the bare loop in the same minute on the same work.
+/// One run of the daemon, and one of the bare loop in the same minute on the same work.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Pair {
     pub(crate) daemon: Done,
     pub(crate) bare: Option<Took>,
     /// The usual way, one event at a time.
     pub(crate) usual: Option<Took>,
-    /// The same, where all events of a twin in one batch share a write.
+    /// The usual way with one write for all events of a twin in a batch.
     pub(crate) usual_coalesced: Option<Took>,
-    /// Seconds from the start of the process to its first durable write, where that is what is measured.
+    /// Seconds from the start of the process to its first durable write. Only for [`Workload::Start`].
     pub(crate) start_seconds: Option<f64>,
 }
 
-/// The programs under measurement.
+/// The measured programs.
 #[derive(Debug, Clone)]
 pub(crate) struct Programs {
     pub(crate) twinsync: PathBuf,
     pub(crate) devkit: PathBuf,
-    /// Where other things can be installed.
+    /// Directory for further installations.
     pub(crate) directory: PathBuf,
 }
 
 impl Workload {
-    /// Its name, as `--only` takes it.
+    /// Its name, as `--only` accepts it.
     pub(crate) fn name(self) -> String {
         self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
     }
 
-    /// What stands beside it.
+    /// What the workload is compared with.
     pub(crate) fn beside(self) -> &'static str {
         match self {
             Self::Hot | Self::Warm | Self::Duplicates | Self::Backlog => "receive + parse",
@@ -104,12 +105,12 @@ impl Workload {
         }
     }
 
-    /// Whether the usual way does the same.
+    /// Whether the usual way is measured with it.
     pub(crate) fn has_usual(self) -> bool {
         matches!(self, Self::Hot | Self::Warm | Self::Wide | Self::Distant)
     }
 
-    /// Whether it is a command, and no daemon that receives events.
+    /// Whether it is a command instead of the daemon.
     pub(crate) fn is_command(self) -> bool {
         matches!(self, Self::Backfill | Self::Audit)
     }
@@ -119,7 +120,7 @@ impl Workload {
         matches!(self, Self::Steady500 | Self::Steady2000)
     }
 
-    /// How large it is: as the design says, or a tenth of that.
+    /// The size of the workload. A quick run has a tenth of it.
     pub(crate) fn size(self, quick: bool) -> Size {
         let size = |devices, rounds, seconds| Size { devices, rounds, seconds };
         match (self, quick) {
@@ -141,36 +142,36 @@ impl Workload {
         }
     }
 
-    /// How often it is run where nobody says otherwise.
+    /// The default number of pairs.
     pub(crate) fn pairs(self, quick: bool) -> usize {
         match (self, quick) {
             (Self::Backlog, _) => 1,
-            // A minute and more for each half of a pair.
+            // Each half of a pair takes more than a minute.
             (Self::Backfill | Self::Audit, false) => 2,
             (_, true) => 2,
             (_, false) => 5,
         }
     }
 
-    /// Runs all pairs; `told` hears what happens.
+    /// Runs all pairs. `progress` receives progress messages.
     ///
     /// # Errors
-    /// Anything that does not work, and any difference between documents and twins.
+    /// Any failure, and any difference between documents and twins.
     pub(crate) async fn run(
         self,
         programs: &Programs,
         size: Size,
         pairs: usize,
         handler: Option<&Handler>,
-        told: &dyn Fn(&str),
+        progress: &dyn Fn(&str),
     ) -> Result<Vec<Pair>> {
         if self.is_command() {
-            return Box::pin(registry::run(programs, self, size, pairs, told)).await;
+            return Box::pin(registry::run(programs, self, size, pairs, progress)).await;
         }
         let azure = Azure::start(&programs.devkit, PARTITIONS).await?;
         let place = Place::new(&programs.twinsync)?;
         let bench = Bench { azure, place, workload: self, size };
-        told(&format!("{}: {} twins come into being", self.name(), size.devices));
+        progress(&format!("{}: {} twins are registered", self.name(), size.devices));
         bench.register().await?;
         let usual = match handler.filter(|_| self.has_usual()) {
             Some(handler) => Some((handler, Box::pin(bench.beside(programs)).await?)),
@@ -184,7 +185,7 @@ impl Workload {
                 pair.usual_coalesced = Some(bench.usual(handler, number, true).await?);
             }
             let report = bench.azure.verify().await?;
-            told(&format!("{}: pair {} of {pairs}: {report}", self.name(), number + 1));
+            progress(&format!("{}: pair {} of {pairs}: {report}", self.name(), number + 1));
             all.push(pair);
         }
         Ok(all)
@@ -210,7 +211,7 @@ impl Bench {
         }
     }
 
-    /// Twins that exist, with documents, before anything is measured.
+    /// Creates twins and documents before the measurement.
     async fn register(&self) -> Result<()> {
         let rounds = Rounds { register: true, rounds: 0, bytes: TWIN_BYTES, ..self.rounds(0) };
         let events = self.azure.load(&rounds).await?;
@@ -221,7 +222,7 @@ impl Bench {
         Ok(())
     }
 
-    /// The order changes with every pair, so that none has the warmer machine each time.
+    /// The order within a pair alternates, so that neither side always runs on the warmer machine.
     async fn pair(&self, number: usize) -> Result<Pair> {
         match self.workload {
             Workload::Hot | Workload::Warm | Workload::Wide | Workload::Distant | Workload::Backlog => {
@@ -231,7 +232,7 @@ impl Bench {
             Workload::Steady500 => self.steady(number, 500.0).await,
             Workload::Steady2000 => self.steady(number, 2_000.0).await,
             Workload::Start => self.start(number).await,
-            Workload::Backfill | Workload::Audit => bail!("a command, and no daemon"),
+            Workload::Backfill | Workload::Audit => bail!("this workload is a command"),
         }
     }
 
@@ -239,7 +240,10 @@ impl Bench {
         let after = self.azure.ends().await?;
         let events = self.azure.load(&self.rounds(number as u64 + 1)).await?;
         let until = self.azure.ends().await?;
-        ensure!(azure::events_between(&after, &until) == events, "the hub delivers other than it says");
+        ensure!(
+            azure::events_between(&after, &until) == events,
+            "the hub delivered another number of events than it reported"
+        );
         let endpoints = self.azure.endpoints.clone();
         let bare = match self.workload {
             Workload::Wide | Workload::Distant => {
@@ -250,7 +254,7 @@ impl Bench {
         self.in_turn(number, &bare, events).await
     }
 
-    /// The same events again: once to apply them, which is not measured, and then without checkpoints.
+    /// The same events again: applied once without measuring, and then received again without checkpoints.
     async fn duplicates(&self, number: usize) -> Result<Pair> {
         if number == 0 {
             let events = self.azure.load(&self.rounds(1)).await?;
@@ -278,7 +282,7 @@ impl Bench {
         Ok(Pair { daemon, bare: Some(bare), usual: None, usual_coalesced: None, start_seconds: None })
     }
 
-    /// The daemon under a steady load, and then a loop that writes as much per second.
+    /// Measures the daemon under a steady load, and then a loop with the same number of writes per second.
     async fn steady(&self, number: usize, rate: f64) -> Result<Pair> {
         let rounds = ((rate * self.size.seconds) as usize).div_ceil(self.size.devices);
         let load = Rounds { rounds, ..self.rounds(number as u64 + 1) };
@@ -286,7 +290,7 @@ impl Bench {
         let mut daemon = self.place.setup(&self.azure, "")?.start().await?;
         let mark = Mark::now(&mut daemon, &self.azure).await?;
         self.azure.begin(&load, Some(rate)).await?;
-        // Nobody looks meanwhile: a look costs as much CPU time as several events.
+        // Metrics are not read meanwhile, because that costs as much CPU time as several events.
         tokio::time::sleep(Duration::from_secs_f64(self.size.seconds)).await;
         let done = daemon::until(&mut daemon, &self.azure, mark, events).await?;
         daemon.stop().await?;
@@ -304,7 +308,7 @@ impl Bench {
         })
     }
 
-    /// With a backlog waiting, and checkpoints to go on from.
+    /// Measures the start with a waiting backlog, and with checkpoints.
     async fn start(&self, number: usize) -> Result<Pair> {
         let events = self.azure.load(&self.rounds(number as u64 + 1)).await?;
         let setup = self.place.setup(&self.azure, "")?;
@@ -327,7 +331,7 @@ impl Bench {
         Ok(Pair { daemon: done, bare: None, usual: None, usual_coalesced: None, start_seconds })
     }
 
-    /// A second local Azure for the usual way: it leaves documents that the daemon would have to flag.
+    /// A second local Azure for the usual way, because the daemon would have to flag the documents that it leaves.
     async fn beside(&self, programs: &Programs) -> Result<Self> {
         let size = Size { devices: self.size.devices.min(USUAL_EVENTS[1]), ..self.size };
         let azure = Azure::start(&programs.devkit, PARTITIONS).await?;
@@ -346,7 +350,7 @@ impl Bench {
         let until = self.azure.ends().await?;
         let task = Task { endpoints: &self.azure.endpoints, after: &after, until: &until, coalesce };
         let took = handler.run(&task).await?;
-        self.azure.verify().await?; // given the chance, it is right as well
+        self.azure.verify().await?; // in this workload, its result is correct as well
         Ok(took)
     }
 }

@@ -1,16 +1,16 @@
-// Twin events into Cosmos DB as it is usually done: a function with an Event Hubs trigger, a batch of one partition at a time,
-// and for each event a point read, a merge and an upsert. Fair to it: it is given the events and nothing else to do, batches
-// are large, the twins of a batch are dealt with at the same time, each event of a twin in its order, and the merge is right.
-// With `coalesce`, all events of a twin in one batch share a read and an upsert, which few do.
+// Writes twin events to Cosmos DB in the usual way: a function with an Event Hubs trigger receives batches of one partition. For each
+// event, it does a point read, a merge and an upsert. The conditions are favourable: it has no other work, batches are large, the twins of
+// a batch are processed concurrently, the events of a twin are processed in order, and the merge is correct. With `coalesce`, all events of
+// a twin in one batch share a read and an upsert, which few such functions do.
 //
-// It does without what makes the difference between usually right and right: conditions, versions, deletions, checkpoints.
+// It omits what makes the result always correct: conditions, versions, deletions, checkpoints.
 //
-// Reads one JSON object from its argument, prints one JSON line: {"items", "seconds", "cpuSeconds"}.
+// Its argument is one JSON object. It prints one line of JSON: {"items", "seconds", "cpuSeconds"}.
 
 import { CosmosClient } from "@azure/cosmos";
 import { EventHubConsumerClient, earliestEventPosition } from "@azure/event-hubs";
 
-// The defaults of the trigger's extension are 100 events per batch at most, and three batches ahead.
+// The defaults of the trigger's extension are at most 100 events per batch, and three batches in advance.
 const BATCH = 256;
 const AHEAD = 768;
 
@@ -38,7 +38,7 @@ function merge(target, patch) {
   return result;
 }
 
-/** The service leaves metadata of properties behind that are gone. */
+/** Removes the metadata of removed properties, which a merge leaves behind. */
 function prune(metadata, values) {
   for (const name of Object.keys(metadata)) {
     if (name.startsWith("$")) continue;
@@ -59,7 +59,7 @@ function apply(document, { version, tags, properties }) {
   return document;
 }
 
-// Ids of documents escape what Cosmos DB forbids in them.
+// Document ids escape the characters that Cosmos DB forbids.
 const idOf = (device) =>
   device.replace(/[/\\?#%|\u0000-\u001f]/g, (character) => `%${character.charCodeAt(0).toString(16).toUpperCase().padStart(2, "0")}`);
 

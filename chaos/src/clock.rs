@@ -1,13 +1,14 @@
-//! A process with a clock of its own, by libfaketime: the time of day is another one, and what is measured is not.
+//! A process with its own system time, by libfaketime. Durations are not affected.
 
 use std::{fs, path::PathBuf};
 
 use devkit::daemon::Setup;
 
-/// How far a clock is off: more than leases last here, and than the routes of a hub differ.
+/// How far the clock is off, in seconds: more than the duration of a lease here, and more than the skew of a hub's
+/// routes.
 const OFF: i64 = 45;
 
-/// Which way a clock is off.
+/// The direction in which a clock is off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Off {
     Behind,
@@ -17,7 +18,7 @@ pub(crate) enum Off {
 /// The library that changes clocks.
 ///
 /// # Errors
-/// It is not there; says how it gets there.
+/// It is not installed. The text says how to install it.
 pub(crate) fn library() -> Result<PathBuf, String> {
     let directories = fs::read_dir("/usr/lib").into_iter().flatten().flatten();
     let mut candidates = directories.map(|directory| directory.path().join("faketime/libfaketimeMT.so.1"));
@@ -34,6 +35,6 @@ pub(crate) fn with_clock(setup: &Setup, library: PathBuf, off: Off) -> Setup {
     };
     let setup =
         setup.clone().with_variable("LD_PRELOAD", library).with_variable("FAKETIME", format!("{seconds:+}s"));
-    // Timers go by the monotonic clock, which is never off.
+    // Timers use the monotonic clock, which must stay correct.
     setup.with_variable("FAKETIME_DONT_FAKE_MONOTONIC", "1")
 }

@@ -1,4 +1,4 @@
-//! Three replicas, the local Azure around them, and what each of them says of itself.
+//! Three replicas, the local Azure around them, and the state of each replica.
 
 use std::{
     path::{Path, PathBuf},
@@ -24,22 +24,22 @@ use crate::{
     disk::Disk,
 };
 
-/// Replicas of the daemon.
+/// Number of replicas of the daemon.
 pub(crate) const REPLICAS: usize = 3;
 /// Partitions of each of the two Event Hubs.
 const PARTITIONS: u16 = 6;
-/// The hub that fails over. Its twins are few, and nobody else changes them.
+/// The hub that fails over. It has few twins, and no other part of the run changes them.
 const SECOND_HUB: &str = "failover-hub";
-/// Devices whose changes show that events flow: so many that hardly a partition has none.
+/// Number of devices whose changes show that events are processed: enough that hardly any partition has none.
 const PROBES: usize = 32;
 /// Devices of the hub that fails over.
 pub(crate) const SECOND_DEVICES: usize = 20;
-/// How long a replica may take to answer before it counts as silent.
+/// Time limit for an answer of a replica. After that, it counts as not answering.
 const ANSWER: Duration = Duration::from_millis(700);
-/// How often something is looked at.
-pub(crate) const LOOK: Duration = Duration::from_millis(50);
+/// How often a state is polled.
+pub(crate) const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
-/// Limits that are short, so that a run of minutes shows what takes longer with those as shipped.
+/// Short time limits, so that a run of minutes shows what takes longer with the defaults.
 const SHORT: &str = "[lease]\nduration = \"5s\"\nrenew_interval = \"1s\"\n\
     [checkpoint]\nstore = \"blob\"\ninterval = \"500ms\"\n\
     [cosmos]\nrequest_timeout = \"2s\"\n\
@@ -50,14 +50,14 @@ const SHORT: &str = "[lease]\nduration = \"5s\"\nrenew_interval = \"1s\"\n\
     [[counts]]\nname = \"by_version\"\ngroup_by = \"properties.reported.$version\"\n\
     [[counts]]\nname = \"modules\"\nfrom = \"devices.modules\"\n";
 
-/// One replica: its process, its own ways to the services, its own disk.
+/// One replica: its process, its own connections to the services, and its own disk.
 pub(crate) struct Replica {
     pub(crate) setup: Setup,
     pub(crate) daemon: Option<Daemon>,
     pub(crate) broker: Proxy,
     pub(crate) storage: Proxy,
     pub(crate) disk: Option<Disk>,
-    // Last: what is mounted in it goes first.
+    // The last field, because the disk that is mounted in it has to be dropped first.
     directory: TempDir,
 }
 
@@ -65,7 +65,7 @@ pub(crate) struct Replica {
 pub(crate) struct Cluster {
     pub(crate) stack: Stack,
     pub(crate) replicas: Vec<Replica>,
-    /// Why no disk can be filled here.
+    /// The reason if no disk can be mounted.
     pub(crate) no_disk: Option<String>,
     round: u64,
 }
@@ -74,10 +74,10 @@ impl Replica {
     async fn new(program: &Path, stack: &Stack, no_disk: &mut Option<String>) -> Result<Self> {
         let directory = tempfile::tempdir()?;
         let endpoints = stack.endpoints();
-        let azurite = stack.azurite().context("Azurite runs")?.address();
+        let azurite = stack.azurite().context("Azurite does not run")?.address();
         let broker = Proxy::start(stack.broker().address()).await?;
         let storage = Proxy::start(azurite).await?;
-        let url = endpoints.checkpoint_container_url.as_deref().context("there is blob storage")?;
+        let url = endpoints.checkpoint_container_url.as_deref().context("there is no blob storage")?;
         let url = url.replace(&azurite.to_string(), &storage.address().to_string());
         let disk = match Disk::mount(&directory.path().join("dead-letters")) {
             Ok(disk) => Some(disk),
@@ -96,12 +96,12 @@ impl Replica {
         Ok(Self { setup, daemon: None, broker, storage, disk, directory })
     }
 
-    /// Whether `/readyz` says 200, in time.
+    /// Whether `/readyz` answers 200 in time.
     pub(crate) async fn is_ready(&self) -> bool {
         self.complaint().await.is_none()
     }
 
-    /// What `/readyz` says where it is not 200.
+    /// The answer of `/readyz`, if it is not 200.
     async fn complaint(&self) -> Option<String> {
         let Some(daemon) = &self.daemon else { return Some("it does not run".into()) };
         match tokio::time::timeout(ANSWER, daemon.get("/readyz")).await {
@@ -115,7 +115,7 @@ impl Replica {
         }
     }
 
-    /// Its metrics, where it answers in time.
+    /// Its metrics, if it answers in time.
     pub(crate) async fn sample(&mut self) -> Option<Sample> {
         let daemon = self.daemon.as_mut()?;
         tokio::time::timeout(ANSWER, daemon.sample()).await.ok()?.ok()
@@ -135,7 +135,7 @@ impl Replica {
         Ok(())
     }
 
-    /// Stops its process, and starts it with a clock that is off.
+    /// Stops its process, and starts it again with a clock that is off.
     pub(crate) async fn restart_with_clock(&mut self, off: Off) -> Result<()> {
         let library = clock::library().map_err(anyhow::Error::msg)?;
         self.stop().await?;
@@ -150,7 +150,7 @@ impl Replica {
         Ok(())
     }
 
-    /// The limit of open files of its process: how many it may open; and sets another one.
+    /// Sets the limit of open files of its process. Returns the previous limit.
     pub(crate) async fn limit_files(&self, limit: &str) -> Result<String> {
         let process = format!("--pid={}", self.process()?);
         let before = ["--nofile", "--output=SOFT", "--noheadings"];
@@ -171,7 +171,7 @@ impl Replica {
     }
 }
 
-/// The hubs that may be asked.
+/// The configuration of the hubs that the replica may query.
 fn registry(endpoints: &Endpoints) -> String {
     let hubs = endpoints.iothubs();
     let join = |parts: Vec<String>| parts.join(", ");
@@ -186,7 +186,7 @@ impl Cluster {
     /// Starts everything, and waits until the replicas own all partitions.
     ///
     /// # Errors
-    /// Something does not start.
+    /// A part cannot be started.
     pub(crate) async fn start(program: &Path) -> Result<Self> {
         let options = Options {
             partitions: PARTITIONS,
@@ -219,20 +219,20 @@ impl Cluster {
     /// The hub that fails over.
     pub(crate) fn second_hub(&self) -> Result<&Service> {
         let hubs = self.stack.iothubs();
-        Ok(hubs.get(1).context("there are two hubs")?.service())
+        Ok(hubs.get(1).context("there is no second hub")?.service())
     }
 
-    /// Events that were handed to a receiver beyond one time each, up to now.
+    /// Number of deliveries of events so far that repeated an earlier delivery.
     pub(crate) fn repeated(&self) -> Result<i64> {
         let delivered = self.stack.broker().faults().counters().delivered;
         Ok(i64::try_from(delivered)? - i64::try_from(self.stack.appended()?)?)
     }
 
-    /// Waits until all replicas are ready, own all partitions, and changes made from here on are in their documents. Returns how
-    /// long that took, and what was missing last.
+    /// Waits until all replicas are ready and own all partitions, and until changes that are made from now on are in their documents.
+    /// Returns how long it took, and what was missing last.
     ///
     /// # Errors
-    /// It took longer than `limit`; says what was missing.
+    /// It took longer than `limit`. The error says what was missing.
     pub(crate) async fn recover(&mut self, limit: Duration) -> Result<(Duration, String)> {
         let began = Instant::now();
         self.round += 1;
@@ -247,11 +247,11 @@ impl Cluster {
                 bail!("not in order after {} s: {missing}\n{}", limit.as_secs(), self.logs());
             }
             last = missing;
-            tokio::time::sleep(LOOK).await;
+            tokio::time::sleep(POLL_INTERVAL).await;
         }
     }
 
-    /// What is not in order.
+    /// What is not in order yet.
     async fn missing(&mut self) -> Result<Option<String>> {
         let mut owned = 0;
         for (number, replica) in self.replicas.iter_mut().enumerate() {
@@ -284,7 +284,7 @@ impl Cluster {
         Ok(None)
     }
 
-    /// What the replicas count wrongly, by devkit's evaluator over the twins of all hubs.
+    /// The declared counts of the replicas that are wrong, according to devkit's evaluation over the twins of all hubs.
     ///
     /// # Errors
     /// A replica does not answer.
@@ -300,7 +300,7 @@ impl Cluster {
         Ok(wrong)
     }
 
-    /// Puts the replicas' logs there.
+    /// Copies the replicas' logs to `directory`.
     ///
     /// # Errors
     /// They cannot be copied.
@@ -313,7 +313,7 @@ impl Cluster {
         Ok(())
     }
 
-    /// The ends of all logs.
+    /// The last lines of all logs.
     pub(crate) fn logs(&self) -> String {
         let end = |(number, replica): (usize, &Replica)| {
             let text = std::fs::read_to_string(replica.log()).unwrap_or_default();
@@ -325,12 +325,12 @@ impl Cluster {
     }
 }
 
-/// One of the devices with a name of its own.
+/// The id of one of the devices with this name.
 pub(crate) fn device(name: &str, number: usize) -> Result<TwinId> {
     Ok(TwinId::device(format!("{name}-{number}"))?)
 }
 
-/// A hub performs an operation.
+/// Performs an operation on a hub.
 pub(crate) fn apply(hub: &Service, operation: Operation) -> Result<()> {
     hub.apply(&operation).map(drop).with_context(|| format!("the hub refuses {operation:?}"))
 }

@@ -1,4 +1,4 @@
-//! A disk of a replica's own, small enough to fill.
+//! A replica's own disk, small enough to be filled.
 
 use std::{
     fs::{self, File},
@@ -9,20 +9,20 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 
-/// Room for the dead letters of a run, and soon full.
+/// Large enough for the dead letters of a run, but quickly filled.
 const SIZE: &str = "size=1m";
 
-/// A file system in memory, mounted over a directory. It is unmounted when it is dropped.
+/// A file system in memory, mounted at a directory. Dropping it unmounts it.
 #[derive(Debug)]
 pub(crate) struct Disk {
     directory: PathBuf,
 }
 
 impl Disk {
-    /// Mounts one over `directory`, which is created.
+    /// Mounts a disk at `directory`, and creates the directory.
     ///
     /// # Errors
-    /// That takes root.
+    /// Mounting needs root.
     pub(crate) fn mount(directory: &Path) -> Result<Self> {
         fs::create_dir_all(directory).context("the directory cannot be created")?;
         let mut mount = Command::new("mount");
@@ -33,13 +33,13 @@ impl Disk {
         Ok(Self { directory: directory.to_owned() })
     }
 
-    /// Leaves no byte free.
+    /// Fills the disk completely.
     ///
     /// # Errors
-    /// It cannot be written for another reason than that it is full.
+    /// Writing fails for another reason than a full disk.
     pub(crate) fn fill(&self) -> Result<()> {
         let mut file = File::create(self.filler()).context("the disk cannot be filled")?;
-        // The last bytes one by one: a dead letter needs more than one.
+        // The last bytes are written one by one, so that no dead letter fits.
         for block in [vec![0; 4096], vec![0; 1]] {
             loop {
                 match file.write_all(&block) {
@@ -52,10 +52,10 @@ impl Disk {
         Ok(())
     }
 
-    /// Makes room again.
+    /// Frees the disk again.
     ///
     /// # Errors
-    /// What filled it cannot be removed.
+    /// The file that fills it cannot be removed.
     pub(crate) fn clear(&self) -> Result<()> {
         fs::remove_file(self.filler()).context("what fills the disk cannot be removed")
     }
@@ -67,7 +67,8 @@ impl Disk {
 
 impl Drop for Disk {
     fn drop(&mut self) {
-        // Lazily: a process that is being killed may still hold a file there. What stays mounted is seen by whoever looks.
+        // Lazily, because a process that is being killed may still have a file open there. A disk that stays mounted is visible with
+        // `mount`.
         let _ = Command::new("umount").arg("--lazy").arg(&self.directory).status();
     }
 }

@@ -1,4 +1,4 @@
-//! The faults: what each is called, how long it lasts, whom it strikes, and whether `/readyz` has to tell.
+//! The faults: their names, their durations, which replicas they affect, and whether `/readyz` has to report them.
 
 use std::{ops::Range, time::Duration};
 
@@ -13,66 +13,66 @@ pub(crate) enum Fault {
     Kill,
     /// `kill -9` of all replicas at once.
     KillAll,
-    /// SIGTERM to one replica, which stops in an orderly way; it starts again when the fault ends.
+    /// SIGTERM to one replica, which shuts down gracefully; it starts again when the fault ends.
     Restart,
-    /// SIGSTOP for longer than a lease lasts, then SIGCONT.
+    /// SIGSTOP to one replica for longer than the duration of a lease, then SIGCONT.
     Freeze,
     /// One replica runs with a clock that is 45 seconds behind.
     ClockBehind,
     /// One replica runs with a clock that is 45 seconds ahead.
     ClockAhead,
-    /// Every connection to Event Hubs is cut.
+    /// All connections to Event Hubs are dropped.
     ConnectionsDrop,
-    /// One replica's connections to Event Hubs stay open, and nothing passes.
+    /// One replica's connections to Event Hubs stay open, but transfer no data.
     ConnectionsHang,
-    /// Event Hubs takes no connection.
+    /// Event Hubs accepts no connections.
     EventHubsAway,
-    /// Event Hubs throttles whoever reads.
+    /// Event Hubs throttles all receivers.
     EventHubsThrottle,
-    /// Event Hubs refuses every token, and cuts the connections that have one.
+    /// Event Hubs rejects all tokens, and drops all connections.
     TokensRefused,
     /// Cosmos DB answers 503.
     CosmosAway,
-    /// Connections to Cosmos DB stay open, and nothing passes.
+    /// Connections to Cosmos DB stay open, but transfer no data.
     CosmosHangs,
     /// Cosmos DB answers half of all requests with 429.
     CosmosThrottles,
-    /// Cosmos DB performs a third of all writes and answers 503 to them.
+    /// Cosmos DB performs all writes, but answers a third of them with 503.
     CosmosLosesAnswers,
-    /// Cosmos DB takes 200 ms longer.
+    /// Cosmos DB answers 200 ms later.
     CosmosSlow,
     /// The clock of Cosmos DB is ten minutes ahead.
     CosmosClockAhead,
-    /// Blob storage is stopped: connections are refused.
+    /// Blob storage is stopped, so connections are refused.
     StorageAway,
-    /// One replica's connections to blob storage hang for longer than a lease lasts.
+    /// One replica's connections to blob storage hang for longer than the duration of a lease.
     StorageHangs,
     /// The service API of the IoT hubs hangs, while twins are flagged.
     RegistryHangs,
-    /// The disks of all replicas are full, and an event comes that has to be set aside there.
+    /// The disks of all replicas are full, and an event has to be stored there as a dead letter.
     DiskFull,
-    /// One replica may open no more files or sockets, and its connections are cut.
+    /// One replica cannot open more files or sockets, and its connections are dropped.
     FilesExhausted,
-    /// Half of all events are delivered again, with up to five before them.
+    /// Half of all events are delivered again, some of them with up to five preceding events.
     Replays,
-    /// The events of identities are two seconds later than those of twins.
+    /// Lifecycle events arrive two seconds later than twin changes.
     RouteLate,
-    /// A hub fails over: its latest changes are gone, and nobody is told.
+    /// A hub fails over and loses its latest changes, without sending events.
     Failover,
 }
 
-/// Whom a fault strikes.
+/// Which replicas a fault affects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Target {
     One,
     All,
 }
 
-/// Whether `/readyz` has to tell it.
+/// Whether `/readyz` has to report a fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Told {
-    Must,
-    May,
+enum Reporting {
+    Required,
+    Optional,
 }
 
 impl Fault {
@@ -81,68 +81,69 @@ impl Fault {
         self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
     }
 
-    /// What it is, for the table.
+    /// The description for the table.
     pub(crate) fn meaning(self) -> String {
         let help = self.to_possible_value().and_then(|value| value.get_help().map(ToString::to_string));
         help.unwrap_or_default()
     }
 
-    /// Whom it strikes.
+    /// Which replicas it affects.
     pub(crate) fn target(self) -> Target {
         self.traits().0
     }
 
-    /// Whether `/readyz` of a struck replica has to say 503, or nothing, before it is over. It need not for what costs time only.
-    pub(crate) fn has_to_be_told(self) -> bool {
-        self.traits().1 == Told::Must
+    /// Whether `/readyz` of an affected replica has to answer 503, or not at all, before the fault ends. Faults that only cost time need
+    /// not be reported.
+    pub(crate) fn must_be_reported(self) -> bool {
+        self.traits().1 == Reporting::Required
     }
 
-    /// For how long it is meant to last, in milliseconds. How long it did last is measured.
+    /// The intended duration in milliseconds. The real duration is measured.
     pub(crate) fn lasts(self) -> Range<u64> {
         self.traits().2
     }
 
-    fn traits(self) -> (Target, Told, Range<u64>) {
+    fn traits(self) -> (Target, Reporting, Range<u64>) {
         use {
+            Reporting::{Optional, Required},
             Target::{All, One},
-            Told::{May, Must},
         };
-        // Over at once: what follows is recovery.
+        // Ends at once. Only the recovery follows.
         const AT_ONCE: Range<u64> = 1..2;
         const SHORT: Range<u64> = 500..3_000;
         const SOME: Range<u64> = 4_000..8_000;
         const LONGER: Range<u64> = 5_000..9_000;
-        // Longer than a lease, and than what is needed to notice it.
+        // Longer than a lease and the time to notice that it expired.
         const LONG: Range<u64> = 8_000..14_000;
-        // No error tells of it: events have to be missed first.
+        // No error reports it. It is noticed because events stop arriving.
         const UNTIL_MISSED: Range<u64> = 25_000..35_000;
         match self {
-            Self::Kill | Self::Restart => (One, Must, SHORT),
-            Self::KillAll => (All, Must, SHORT),
-            Self::Freeze | Self::StorageHangs => (One, Must, LONG),
-            Self::ClockBehind | Self::ClockAhead => (One, May, LONG),
-            Self::ConnectionsHang => (One, Must, UNTIL_MISSED),
-            Self::FilesExhausted => (One, May, LONGER),
-            Self::RegistryHangs => (All, May, LONGER),
-            Self::ConnectionsDrop | Self::Failover => (All, May, AT_ONCE),
+            Self::Kill | Self::Restart => (One, Required, SHORT),
+            Self::KillAll => (All, Required, SHORT),
+            Self::Freeze | Self::StorageHangs => (One, Required, LONG),
+            Self::ClockBehind | Self::ClockAhead => (One, Optional, LONG),
+            Self::ConnectionsHang => (One, Required, UNTIL_MISSED),
+            Self::FilesExhausted => (One, Optional, LONGER),
+            Self::RegistryHangs => (All, Optional, LONGER),
+            Self::ConnectionsDrop | Self::Failover => (All, Optional, AT_ONCE),
             Self::EventHubsThrottle
             | Self::CosmosThrottles
             | Self::CosmosLosesAnswers
             | Self::CosmosSlow
             | Self::CosmosClockAhead
             | Self::Replays
-            | Self::RouteLate => (All, May, SOME),
+            | Self::RouteLate => (All, Optional, SOME),
             Self::EventHubsAway
             | Self::TokensRefused
             | Self::CosmosAway
             | Self::CosmosHangs
             | Self::StorageAway
-            | Self::DiskFull => (All, Must, LONG),
+            | Self::DiskFull => (All, Required, LONG),
         }
     }
 }
 
-/// How long a fault is meant to last.
+/// A random duration of a fault.
 pub(crate) fn between(range: Range<u64>, random: &mut impl rand::Rng) -> Duration {
     Duration::from_millis(random.random_range(range))
 }

@@ -1,4 +1,4 @@
-//! How a fault begins and ends.
+//! How each fault begins and ends.
 
 use std::time::SystemTime;
 
@@ -17,23 +17,23 @@ use crate::{
     fault::{Fault, Target},
 };
 
-/// Files that a replica may open at most while it may open none: it has more than these.
+/// The limit of open files for a replica that must not open any more. It has more files open than that.
 const NO_FILES: &str = "8";
-/// Changes that a failover loses.
+/// Number of changes that a failover loses.
 const LOST: u64 = 40;
 
-/// What a fault needs to know to end.
+/// A fault that has begun, with the data that are needed to end it.
 #[derive(Debug)]
 pub(crate) struct Under {
     pub(crate) fault: Fault,
-    /// The replica that it strikes, where it strikes one.
+    /// The replica that it affects, if it affects one.
     pub(crate) replica: usize,
-    /// Its limit of open files before.
+    /// The replica's previous limit of open files.
     files: Option<String>,
 }
 
 impl Under {
-    /// Whether it strikes this replica.
+    /// Whether it affects this replica.
     pub(crate) fn injections(&self, replica: usize) -> bool {
         self.fault.target() == Target::All || replica == self.replica
     }
@@ -67,7 +67,7 @@ pub(crate) async fn begin(cluster: &mut Cluster, fault: Fault, replica: usize) -
             faults.refuse_tokens_for(std::time::Duration::from_secs(3_600));
             faults.drop_connections();
         }
-        Fault::CosmosHangs => cluster.stack.cosmos_proxy().context("asked for")?.freeze(),
+        Fault::CosmosHangs => cluster.stack.cosmos_proxy().context("Cosmos DB has no proxy")?.freeze(),
         Fault::CosmosAway => cosmos(cluster, cosmos::Faults { outage: true, ..Default::default() })?,
         Fault::CosmosThrottles => {
             let answer = cosmos::Fault { next: None, probability: 0.5, ..cosmos::Fault::next(429, 1) };
@@ -82,7 +82,7 @@ pub(crate) async fn begin(cluster: &mut Cluster, fault: Fault, replica: usize) -
         Fault::CosmosClockAhead => {
             cosmos(cluster, cosmos::Faults { date_ahead_seconds: 600, ..Default::default() })?;
         }
-        Fault::StorageAway => cluster.stack.azurite().context("asked for")?.stop().await?,
+        Fault::StorageAway => cluster.stack.azurite().context("Azurite does not run")?.stop().await?,
         Fault::StorageHangs => chosen(cluster, replica)?.storage.freeze(),
         Fault::RegistryHangs => {
             let hangs =
@@ -94,7 +94,7 @@ pub(crate) async fn begin(cluster: &mut Cluster, fault: Fault, replica: usize) -
         }
         Fault::DiskFull => {
             for replica in &cluster.replicas {
-                replica.disk.as_ref().context("there is a disk")?.fill()?;
+                replica.disk.as_ref().context("the replica has no disk")?.fill()?;
             }
             poison(cluster)?;
         }
@@ -143,13 +143,13 @@ pub(crate) async fn end(cluster: &mut Cluster, under: Under) -> Result<()> {
         Fault::TokensRefused => {
             cluster.stack.broker().faults().refuse_tokens_for(std::time::Duration::ZERO);
         }
-        Fault::CosmosHangs => cluster.stack.cosmos_proxy().context("asked for")?.thaw(),
+        Fault::CosmosHangs => cluster.stack.cosmos_proxy().context("Cosmos DB has no proxy")?.thaw(),
         Fault::CosmosAway
         | Fault::CosmosThrottles
         | Fault::CosmosLosesAnswers
         | Fault::CosmosSlow
         | Fault::CosmosClockAhead => cosmos(cluster, cosmos::Faults::default())?,
-        Fault::StorageAway => cluster.stack.azurite().context("asked for")?.restart().await?,
+        Fault::StorageAway => cluster.stack.azurite().context("Azurite does not run")?.restart().await?,
         Fault::StorageHangs => chosen(cluster, replica)?.storage.thaw(),
         Fault::RegistryHangs => {
             for hub in cluster.stack.iothubs() {
@@ -158,11 +158,11 @@ pub(crate) async fn end(cluster: &mut Cluster, under: Under) -> Result<()> {
         }
         Fault::DiskFull => {
             for replica in &cluster.replicas {
-                replica.disk.as_ref().context("there is a disk")?.clear()?;
+                replica.disk.as_ref().context("the replica has no disk")?.clear()?;
             }
         }
         Fault::FilesExhausted => {
-            let before = files.context("the limit is known")?;
+            let before = files.context("the previous limit is not known")?;
             chosen(cluster, replica)?.limit_files(&before).await?;
         }
         Fault::Replays | Fault::RouteLate => {
@@ -189,11 +189,11 @@ async fn kill(replica: &mut Replica) -> Result<()> {
 }
 
 fn cosmos(cluster: &Cluster, faults: cosmos::Faults) -> Result<()> {
-    cluster.stack.cosmos().set_faults(faults).context("Cosmos DB takes no such fault")
+    cluster.stack.cosmos().set_faults(faults).context("Cosmos DB does not accept this fault")
 }
 
-/// The latest changes of the second hub are gone. Half of its devices change again, which shows that it went back; of the others
-/// nothing tells, so an audit has to find them.
+/// The second hub loses its latest changes. Half of its devices change again, which shows that it failed over. For the others nothing shows
+/// it, so an audit has to find them.
 fn fail_over(cluster: &Cluster) -> Result<()> {
     let hub = cluster.second_hub()?;
     let report = |number: usize, change: u64| {
@@ -212,7 +212,7 @@ fn fail_over(cluster: &Cluster) -> Result<()> {
     Ok(())
 }
 
-/// An event that can never be applied, about a device that is there: it becomes a dead letter, and its twin is flagged.
+/// Appends an event that can never be applied, for an existing device. It becomes a dead letter, and its twin is flagged.
 fn poison(cluster: &Cluster) -> Result<()> {
     let (id, endpoints) = (device("probe", 0)?, cluster.stack.endpoints());
     let text = |pairs: &[(&str, &str)]| {

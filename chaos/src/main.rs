@@ -1,6 +1,6 @@
-//! `cargo chaos`: three replicas of the daemon under load, and everything around them breaks, one thing after the other. Each fault is measured:
-//! how long it held, after how long `/readyz` told it, and how long everything took to be in order again. In the end the copy is
-//! compared with the hubs, by devkit and by the daemon's own audit.
+//! `cargo chaos`: three replicas of the daemon run under load, and everything around them is broken, one thing after the other. For each
+//! fault is measured how long it lasted, when `/readyz` reported it, and how long the recovery took. At the end, the documents are compared
+//! with the hubs, by devkit and by the daemon's own audit.
 
 mod clock;
 mod cluster;
@@ -29,45 +29,45 @@ use self::{
     run::Outcome,
 };
 
-/// Breaks everything around three replicas of twinsync, one thing after the other, and compares the copy in the end.
+/// Breaks everything around three replicas of twinsync, one thing after the other, and compares documents and twins at the end.
 #[derive(Debug, Parser)]
 #[command(name = "cargo chaos", bin_name = "cargo chaos")]
 struct Arguments {
-    /// For how many minutes faults begin.
+    /// For how many minutes new faults begin.
     #[arg(long, default_value_t = 10.0, value_parser = positive)]
     minutes: f64,
-    /// Only these faults, separated by commas. Not given: all.
+    /// Only these faults, separated by commas. Default: all.
     #[arg(long, value_delimiter = ',')]
     only: Vec<Fault>,
-    /// Decides on the order of the faults, how long each lasts, and which replica it strikes.
+    /// Seed for the order of the faults, their durations, and the replicas that they affect.
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Events per second meanwhile.
+    /// Events per second during the run.
     #[arg(long, default_value_t = 200.0, value_parser = positive)]
     rate: f64,
-    /// Devices that change.
+    /// Number of devices that change.
     #[arg(long, default_value_t = 300)]
     devices: usize,
-    /// Writes what each replica used there, every five seconds: memory, open files, tasks, freshness. As CSV.
+    /// Writes the resource usage of each replica to this file every five seconds: memory, open files, tasks, freshness. As CSV.
     #[arg(long, value_name = "FILE")]
     series: Option<PathBuf>,
-    /// Writes the same there as a plot, as SVG.
+    /// Writes the same figures to this file as a plot, as SVG.
     #[arg(long, value_name = "FILE")]
     plot: Option<PathBuf>,
-    /// Puts the logs of the replicas there.
+    /// Copies the logs of the replicas to this directory.
     #[arg(long, value_name = "DIRECTORY")]
     logs: Option<PathBuf>,
     /// Prints one JSON object instead of the table.
     #[arg(long)]
     json: bool,
-    /// The binary under test; not given: it is built.
+    /// The tested binary. Default: it is built.
     #[arg(long, value_name = "FILE")]
     program: Option<PathBuf>,
 }
 
 fn positive(text: &str) -> Result<f64, String> {
-    let number: f64 = text.parse().map_err(|_| format!("{text:?} is no number"))?;
-    if number.is_finite() && number > 0.0 { Ok(number) } else { Err(format!("{text} is not more than 0")) }
+    let number: f64 = text.parse().map_err(|_| format!("{text:?} is not a number"))?;
+    if number.is_finite() && number > 0.0 { Ok(number) } else { Err(format!("{text} is not greater than 0")) }
 }
 
 #[tokio::main]
@@ -75,7 +75,7 @@ async fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let outcome = tokio::select! {
         outcome = Box::pin(chaos(&arguments)) => outcome,
-        // Replicas are in groups of their own, and disks are mounted: both end as what they belong to is dropped.
+        // Replicas run in their own process groups, and disks are mounted. Dropping the cluster ends both.
         _ = tokio::signal::ctrl_c() => Err(anyhow::anyhow!("stopped: the comparison was not made")),
     };
     match outcome {
@@ -88,7 +88,7 @@ async fn main() -> ExitCode {
     }
 }
 
-/// Whether everything that had to be told was told. That the copy is equal is seen to before.
+/// Whether all faults that had to be reported were reported. Equality is checked before.
 async fn chaos(arguments: &Arguments) -> Result<bool> {
     let program = match &arguments.program {
         Some(program) => program.clone(),
@@ -135,15 +135,15 @@ async fn chaos(arguments: &Arguments) -> Result<bool> {
     for replica in &mut cluster.replicas {
         replica.stop().await.context("a replica did not stop in an orderly way")?;
     }
-    Ok(report::untold(&outcome.injections) == 0)
+    Ok(report::not_reported(&outcome.injections) == 0)
 }
 
 fn shown(outcome: &Outcome) -> String {
     let Outcome { injections, points, events, report, converged, audit, counted } = outcome;
     let mut text = report::table(&report::lines(injections));
     text += &format!("\n{} faults, {events} events. ", injections.len());
-    let untold = report::untold(injections);
-    text += &format!("Not told by /readyz although they had to be: {untold}.\n");
+    let missing = report::not_reported(injections);
+    text += &format!("Faults that /readyz had to report and did not: {missing}.\n");
     for (what, growth) in growths(points) {
         if let Some((first, last)) = growth {
             text += &format!("Most {what} in the first quarter: {first:.0}; in the last: {last:.0}.\n");
@@ -172,7 +172,7 @@ fn as_json(outcome: &Outcome) -> Result<String> {
     let object = json!({
         "lines": report::lines(injections),
         "injections": injections.len(),
-        "untold": report::untold(injections),
+        "untold": report::not_reported(injections),
         "events": events,
         "report": report,
         "convergedSeconds": converged.as_secs_f64(),
@@ -186,7 +186,7 @@ fn as_json(outcome: &Outcome) -> Result<String> {
 /// Builds the daemon beside this program.
 async fn build() -> Result<PathBuf> {
     let own = std::env::current_exe().context("cannot find this program")?;
-    let directory = own.parent().map(Path::to_owned).context("this program is nowhere")?;
+    let directory = own.parent().map(Path::to_owned).context("this program has no directory")?;
     let profile = match directory.file_name().and_then(|name| name.to_str()) {
         Some("release") => "release",
         _ => "dev",
@@ -201,12 +201,12 @@ async fn build() -> Result<PathBuf> {
     Ok(program)
 }
 
-#[expect(clippy::print_stdout, reason = "the result")]
+#[expect(clippy::print_stdout, reason = "the result of the command")]
 fn print(text: &str) {
     println!("{}", text.trim_end());
 }
 
-#[expect(clippy::print_stderr, reason = "what happens meanwhile")]
+#[expect(clippy::print_stderr, reason = "progress messages")]
 fn tell(text: &str) {
     eprintln!("{text}");
 }

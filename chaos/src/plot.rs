@@ -1,4 +1,4 @@
-//! The series of a run as a plot: a panel for each figure, a line for each replica.
+//! The series of a run as a plot: one panel per figure, one line per replica.
 
 use bench_sync::svg::{LEFT, RIGHT, TOP, WIDTH, begin, largest, line, number_of, push, step, text};
 
@@ -6,12 +6,12 @@ use crate::{cluster::REPLICAS, series::Point};
 
 /// Height of one panel.
 const PANEL: f64 = 120.0;
-/// Between two panels, and below the last one for the title of the common axis.
+/// Height between two panels, and below the last one for the title of the common axis.
 const GAP: f64 = 30.0;
-/// The classes of the lines, a replica each.
+/// The classes of the lines, one per replica.
 const LINES: [&str; REPLICAS] = ["line", "line line1", "line line2"];
 
-/// What a panel shows of a point; `None`: nothing is known of it.
+/// The value of a point in a panel. `None`: it is not known.
 type Figure = fn(&Point) -> Option<f64>;
 
 const PANELS: [(&str, Figure); 4] = [

@@ -1,4 +1,4 @@
-//! One fault after the other, in random order, for as long as was asked for.
+//! Injects one fault after the other, in random order, for the requested time.
 
 use std::time::{Duration, Instant};
 
@@ -10,55 +10,55 @@ use devkit::{
 use rand::{Rng, SeedableRng, rngs::StdRng, seq::SliceRandom};
 
 use crate::{
-    cluster::{Cluster, LOOK, REPLICAS},
+    cluster::{Cluster, POLL_INTERVAL, REPLICAS},
     fault::{Fault, between},
     inject::{self, Under},
     report::Injection,
     series::{Point, Series},
 };
 
-/// How long everything may take to be in order again after a fault.
+/// Time limit for a recovery after a fault.
 const RECOVERY: Duration = Duration::from_secs(120);
-/// How long the copy may take to be equal when nothing breaks any more.
+/// Time limit for documents and twins to become equal after the last fault.
 const CONVERGENCE: Duration = Duration::from_secs(180);
-/// Characters of what was missing last that are shown.
+/// Number of characters that are shown of what was missing last.
 const SHOWN: usize = 120;
-/// How long everything stays in order between two faults.
+/// Time between a recovery and the next fault.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// What to do.
+/// Options of a run.
 #[derive(Debug, Clone)]
 pub(crate) struct Options {
-    /// For how long faults begin.
+    /// For how long new faults begin.
     pub(crate) time: Duration,
-    /// Which ones.
+    /// The faults to inject.
     pub(crate) faults: Vec<Fault>,
     pub(crate) seed: u64,
-    /// Events per second meanwhile.
+    /// Events per second during the run.
     pub(crate) rate: f64,
     pub(crate) devices: usize,
 }
 
-/// What it came to.
+/// The results of a run.
 pub(crate) struct Outcome {
     pub(crate) injections: Vec<Injection>,
     pub(crate) points: Vec<Point>,
-    /// Events of the hub meanwhile.
+    /// Number of events of the hub during the run.
     pub(crate) events: u64,
-    /// The comparison, when nothing broke any more.
+    /// The comparison after the last fault.
     pub(crate) report: Report,
-    /// From the end of the load until it was equal.
+    /// From the end of the load until documents and twins were equal.
     pub(crate) converged: Duration,
-    /// What `twinsync audit` said then.
+    /// The output of `twinsync audit` after that.
     pub(crate) audit: String,
-    /// From then until every replica's declared counts were those of the hubs.
+    /// From then until the declared counts of all replicas were correct.
     pub(crate) counted: Duration,
 }
 
-/// Runs.
+/// Runs all faults and the comparison.
 ///
 /// # Errors
-/// A fault cannot be injected, a replica does not recover, or the copy does not become equal.
+/// A fault cannot be injected, a replica does not recover, or documents and twins do not become equal.
 pub(crate) async fn run(cluster: &mut Cluster, options: &Options, tell: impl Fn(&str)) -> Result<Outcome> {
     let mut random = StdRng::seed_from_u64(options.seed);
     let events = options.rate * (options.time.as_secs_f64() + 600.0);
@@ -66,7 +66,7 @@ pub(crate) async fn run(cluster: &mut Cluster, options: &Options, tell: impl Fn(
         devices: options.devices,
         events: events as u64,
         seed: options.seed,
-        phases: 1, // ids that are deleted stay deleted: nobody waits for anybody
+        phases: 1, // deleted ids stay deleted, so there is no wait between phases
         ..Plan::default()
     };
     cluster.stack.fleet().start(plan, Pace::Rate(options.rate))?;
@@ -81,19 +81,20 @@ pub(crate) async fn run(cluster: &mut Cluster, options: &Options, tell: impl Fn(
         let Some(fault) = faults.pop() else { break };
         let inject = Box::pin(one(cluster, fault, &mut series, &mut random)).await;
         let inject = inject.with_context(|| format!("the fault {}", fault.name()))?;
-        let told = inject
-            .told
-            .map_or_else(|| "not told".to_owned(), |told| format!("told after {:.1} s", told.as_secs_f64()));
+        let reported = inject.reported_after.map_or_else(
+            || "not reported".to_owned(),
+            |after| format!("reported after {:.1} s", after.as_secs_f64()),
+        );
         tell(&format!(
-            "{:6.1} s: {}: held {:.1} s, {told}, recovered in {:.1} s; last: {}",
+            "{:6.1} s: {}: lasted {:.1} s, {reported}, recovered in {:.1} s; last condition: {}",
             began.elapsed().as_secs_f64(),
             fault.name(),
-            inject.held.as_secs_f64(),
+            inject.duration.as_secs_f64(),
             inject.recovery.as_secs_f64(),
             inject.last.chars().take(SHOWN).collect::<String>(),
         ));
         injections.push(inject);
-        tokio::time::sleep(PAUSE).await; // what follows has to meet a cluster at work
+        tokio::time::sleep(PAUSE).await; // the next fault must begin while the cluster is working
     }
     let fleet = cluster.stack.fleet();
     fleet.stop();
@@ -119,27 +120,27 @@ async fn one(
     let before = cluster.repeated()?;
     let began = Instant::now();
     let under = Box::pin(inject::begin(cluster, fault, replica)).await?;
-    let mut told = None;
+    let mut reported_after = None;
     while began.elapsed() < lasts {
-        if told.is_none() && !is_ready(cluster, &under).await {
-            told = Some(began.elapsed());
+        if reported_after.is_none() && !is_ready(cluster, &under).await {
+            reported_after = Some(began.elapsed());
         }
         series.sample(cluster).await;
-        tokio::time::sleep(LOOK.min(lasts.saturating_sub(began.elapsed()))).await;
+        tokio::time::sleep(POLL_INTERVAL.min(lasts.saturating_sub(began.elapsed()))).await;
     }
-    // What is over at once may still have been noticed.
-    if told.is_none() && !is_ready(cluster, &under).await {
-        told = Some(began.elapsed());
+    // A fault that ends at once may still have an effect.
+    if reported_after.is_none() && !is_ready(cluster, &under).await {
+        reported_after = Some(began.elapsed());
     }
     Box::pin(inject::end(cluster, under)).await?;
-    let held = began.elapsed();
+    let duration = began.elapsed();
     let (recovery, last) = Box::pin(cluster.recover(RECOVERY)).await?;
     series.sample(cluster).await;
     let repeated = u64::try_from(cluster.repeated()? - before).unwrap_or(0);
-    Ok(Injection { fault, held, told, recovery, last, repeated })
+    Ok(Injection { fault, duration, reported_after, recovery, last, repeated })
 }
 
-/// Whether every struck replica says that it is ready.
+/// Whether all affected replicas are ready.
 async fn is_ready(cluster: &Cluster, under: &Under) -> bool {
     for (number, replica) in cluster.replicas.iter().enumerate() {
         if under.injections(number) && !replica.is_ready().await {
@@ -159,11 +160,11 @@ async fn equal(cluster: &mut Cluster, series: &mut Series) -> Result<Report> {
         }
         ensure!(began.elapsed() < CONVERGENCE, "not equal: {report}\n{}", cluster.logs());
         series.sample(cluster).await;
-        tokio::time::sleep(LOOK).await;
+        tokio::time::sleep(POLL_INTERVAL).await;
     }
 }
 
-/// Waits until the declared counts of every replica are what devkit's evaluator makes of the hubs' twins.
+/// Waits until the declared counts of every replica equal devkit's evaluation of the hubs' twins.
 async fn counted(cluster: &Cluster) -> Result<Duration> {
     let began = Instant::now();
     loop {
@@ -172,13 +173,13 @@ async fn counted(cluster: &Cluster) -> Result<Duration> {
             return Ok(began.elapsed());
         }
         ensure!(began.elapsed() < CONVERGENCE, "counted wrongly: {wrong:#?}\n{}", cluster.logs());
-        tokio::time::sleep(LOOK).await;
+        tokio::time::sleep(POLL_INTERVAL).await;
     }
 }
 
-/// The product's own comparison. It is of another maker than ours: it asks the hubs' service API, page by page.
+/// The product's own comparison. It is independent of devkit's: it reads the hubs' service API, page by page.
 async fn audit(cluster: &Cluster) -> Result<String> {
-    let replica = cluster.replicas.first().context("there are replicas")?;
+    let replica = cluster.replicas.first().context("there is no replica")?;
     let output = replica.setup.command_for(&["audit"]).output().await.context("the audit does not start")?;
     let text = String::from_utf8_lossy(&output.stdout).trim().to_owned();
     let errors = String::from_utf8_lossy(&output.stderr);

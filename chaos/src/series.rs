@@ -1,4 +1,4 @@
-//! What each replica uses, sampled while everything around it breaks: memory, open files, tasks, and how fresh its documents are.
+//! The resource usage of each replica during the faults: memory, open files, tasks, and the freshness of its documents.
 
 use std::{
     fmt::Write as _,
@@ -10,22 +10,22 @@ use twinsync::telemetry::name;
 
 use crate::cluster::Cluster;
 
-/// How often it is sampled.
+/// The sampling interval.
 const EVERY: Duration = Duration::from_secs(5);
 
 /// One replica at one moment.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Point {
-    /// Seconds since the run began.
+    /// Seconds since the begin of the run.
     pub(crate) at: f64,
     pub(crate) replica: usize,
-    /// Bytes resident.
+    /// Resident memory in bytes.
     pub(crate) memory: f64,
     pub(crate) files: f64,
     pub(crate) tasks: f64,
-    /// From the hub's operation to its durable copy, in seconds, for 99 of 100 changes since the sample before.
+    /// The 99th percentile of the time from the hub's operation to the durable document, in seconds, since the previous sample.
     pub(crate) freshness_p99: Option<f64>,
-    /// Events that were handled since its process began.
+    /// Number of events handled since the start of the process.
     pub(crate) events: f64,
 }
 
@@ -38,13 +38,13 @@ pub(crate) struct Series {
 }
 
 impl Series {
-    /// From now on.
+    /// A series that begins now.
     pub(crate) fn new(replicas: usize) -> Self {
         let now = Instant::now();
         Self { began: now, next: now, before: vec![None; replicas], points: Vec::new() }
     }
 
-    /// Takes a sample of each replica that answers, if it is time.
+    /// Samples each replica that answers, if the interval has passed.
     pub(crate) async fn sample(&mut self, cluster: &mut Cluster) {
         let now = Instant::now();
         if now < self.next {
@@ -54,7 +54,7 @@ impl Series {
         for (number, replica) in cluster.replicas.iter_mut().enumerate() {
             let Some(sample) = replica.sample().await else { continue };
             let point = self.point(number, &sample);
-            // A process that may open no file cannot read what it uses.
+            // A process that cannot open a file cannot read its own resource usage.
             if point.memory > 0.0 {
                 self.points.push(point);
             }
@@ -64,7 +64,7 @@ impl Series {
 
     fn point(&self, replica: usize, sample: &Sample) -> Point {
         let before = self.before[replica].as_ref();
-        // A process that was started since has counted nothing yet.
+        // A process that was restarted since has counted fewer events. It is not compared with the previous one.
         let before = before.filter(|before| before.sum(name::EVENTS, "") <= sample.sum(name::EVENTS, ""));
         let nothing = Sample::default();
         Point {
@@ -79,7 +79,7 @@ impl Series {
     }
 }
 
-/// The points as lines of text, with a first line that names the columns.
+/// The points as CSV, with a header line.
 pub(crate) fn csv(points: &[Point]) -> String {
     let mut text =
         String::from("seconds,replica,memory_bytes,open_files,tasks,freshness_p99_seconds,events\n");
@@ -91,7 +91,7 @@ pub(crate) fn csv(points: &[Point]) -> String {
     text
 }
 
-/// The most of a figure in the first and in the last quarter of the run: what grows for ever shows in their ratio.
+/// The largest value of a figure in the first and in the last quarter of the run. Their ratio shows continuous growth.
 pub(crate) fn growth(points: &[Point], figure: impl Fn(&Point) -> f64) -> Option<(f64, f64)> {
     let end = points.last()?.at;
     let most = |wanted: &dyn Fn(f64) -> bool| {

@@ -1,4 +1,4 @@
-// An IoT hub that is there already, and the daemon as a container of App Service.
+// An existing IoT hub, and the daemon as a container of App Service.
 using './main.bicep'
 
 param name = 'twinsync'
@@ -13,7 +13,7 @@ param hosting = 'appService'
 param registryName = 'contosoimages'
 param image = 'contosoimages.azurecr.io/twinsync:0.1.0'
 param appServiceReplicas = 2
-// Your Prometheus, for instance.
+// For example, the addresses of your Prometheus.
 param appServiceAllowedAddresses = [
   '203.0.113.0/24'
 ]

@@ -1,31 +1,31 @@
-// What twinsync needs in Azure, in one resource group: see README.md beside this file.
+// All Azure resources that twinsync needs, in one resource group. README.md describes them.
 targetScope = 'resourceGroup'
 
-// ---- names and places ----
+// ---- names and regions ----
 
-@description('Region of everything.')
+@description('Region of all resources.')
 param location string = resourceGroup().location
 
-@description('What names begin with; lower-case letters, digits and hyphens. Names that are part of host names get a suffix that is unique to the resource group.')
+@description('Prefix of the resource names: lower-case letters, digits and hyphens. Names that are part of host names get a suffix that is unique to the resource group.')
 @minLength(3)
 @maxLength(16)
 param name string = 'twinsync'
 
-@description('Tags of everything.')
+@description('Tags of all resources.')
 param tags object = {
   application: 'twinsync'
 }
 
 // ---- IoT hub ----
 
-@description('new: a hub is created, with its routes. existing: a hub of yours is read and given nothing but a role; its routes are added by the script route-existing-hub.')
+@description('new: creates a hub with its routes. existing: uses your hub, and only assigns a role on it; the script route-existing-hub adds the routes.')
 @allowed([
   'new'
   'existing'
 ])
 param iotHubMode string
 
-@description('Name of the hub. Required for an existing one; empty for a new one makes a name up.')
+@description('Name of the hub. Required for an existing hub. Empty for a new hub: the name is generated.')
 @maxLength(50)
 param iotHubName string = ''
 
@@ -35,7 +35,7 @@ param iotHubSubscriptionId string = subscription().subscriptionId
 @description('Resource group of an existing hub.')
 param iotHubResourceGroup string = resourceGroup().name
 
-@description('Tier of the hub, new or existing: what twinsync may ask it follows from this. Basic has no twins.')
+@description('Tier of the hub, new or existing. The rate of twinsync\'s requests to the hub depends on it. The Basic tiers have no twins.')
 @allowed([
   'S1'
   'S2'
@@ -43,49 +43,49 @@ param iotHubResourceGroup string = resourceGroup().name
 ])
 param iotHubSku string = 'S1'
 
-@description('Units of the hub, new or existing.')
+@description('Number of units of the hub, new or existing.')
 @minValue(1)
 @maxValue(200)
 param iotHubUnits int = 1
 
-@description('Lowest version of TLS that a new hub takes. Azure enforces 1.2 in some regions only, and may refuse to create the hub in others; IoT Hub announced the end of older versions for August 2025 everywhere. It cannot be changed later. Empty: what IoT Hub takes by itself.')
+@description('Minimum TLS version of a new hub. Azure enforces 1.2 only in some regions, and may refuse to create the hub in others. IoT Hub announced the end of older versions in all regions for August 2025. This property cannot be changed later. Empty: the default of IoT Hub.')
 @allowed([
   ''
   '1.2'
 ])
 param iotHubMinTlsVersion string = ''
 
-@description('Whether twinsync may ask the hub about its twins: for repair, backfill and audit. Without, it follows the events only.')
+@description('Whether twinsync may read twins from the hub, for repair, backfill and audit. If false, it only processes events.')
 param askIotHub bool = true
 
 // ---- Event Hubs ----
 
-@description('Tier of the Event Hubs namespace. Basic has no consumer groups of one\'s own.')
+@description('Tier of the Event Hubs namespace. The Basic tier has only the default consumer group.')
 @allowed([
   'Standard'
   'Premium'
 ])
 param eventHubsSku string = 'Standard'
 
-@description('Throughput units (Standard) or processing units (Premium: 1, 2, 4, 8, 12 or 16).')
+@description('Number of throughput units (Standard) or processing units (Premium: 1, 2, 4, 8, 12 or 16).')
 @minValue(1)
 @maxValue(40)
 param eventHubsCapacity int = 1
 
-@description('Whether Standard adds throughput units by itself, up to eventHubsMaximumThroughputUnits.')
+@description('Whether Event Hubs (Standard) adds throughput units automatically, up to eventHubsMaximumThroughputUnits.')
 param eventHubsAutoInflate bool = true
 
-@description('Where eventHubsAutoInflate ends.')
+@description('Maximum number of throughput units for eventHubsAutoInflate.')
 @minValue(1)
 @maxValue(40)
 param eventHubsMaximumThroughputUnits int = 4
 
-@description('Partitions of the Event Hub: how far replicas can share the work. Standard has at most 32 and never changes them again.')
+@description('Number of partitions of the Event Hub, which is also the maximum number of replicas that have work. Standard allows at most 32, and cannot change the number later.')
 @minValue(1)
 @maxValue(100)
 param eventHubPartitions int = 8
 
-@description('Days for which events are kept: the time there is to mend anything before changes are lost. Standard allows at most 7.')
+@description('Retention of events in days. A failure must be fixed within this time; otherwise changes are lost. Standard allows at most 7.')
 @minValue(1)
 @maxValue(90)
 param eventHubRetentionDays int = 7
@@ -102,7 +102,7 @@ param cosmosDatabase string = 'twinsync'
 @maxLength(255)
 param cosmosContainer string = 'twins'
 
-@description('How throughput is paid for. docs/cost.md says which is cheapest when.')
+@description('Throughput mode of Cosmos DB. docs/cost.md says when each mode is the cheapest.')
 @allowed([
   'autoscale'
   'manual'
@@ -110,16 +110,16 @@ param cosmosContainer string = 'twins'
 ])
 param cosmosThroughputMode string = 'autoscale'
 
-@description('Request units per second: the maximum with autoscale (1000 or more, in thousands), the fixed value with manual (400 or more, in hundreds). Serverless has none.')
+@description('Request units per second: the maximum for autoscale (a multiple of 1000), or the fixed value for manual (400 or more, a multiple of 100). Not used for serverless.')
 @minValue(400)
 param cosmosThroughput int = 1000
 
-@description('Whether the account is spread over the region\'s availability zones. It cannot be changed later.')
+@description('Whether the account uses the availability zones of the region. This cannot be changed later.')
 param cosmosZoneRedundant bool = false
 
 // ---- storage ----
 
-@description('Redundancy of the storage account. Dead letters exist nowhere else in the end.')
+@description('Redundancy of the storage account. After the retention of the events, dead letters are stored nowhere else.')
 @allowed([
   'Standard_LRS'
   'Standard_ZRS'
@@ -133,16 +133,16 @@ param storageSku string = 'Standard_ZRS'
 @maxLength(63)
 param blobContainer string = 'twinsync'
 
-@description('Whether Cosmos DB and storage can be reached from outside private endpoints. Disabled: bring private endpoints of your own.')
+@description('Whether Cosmos DB and storage allow access from public networks. If Disabled, create your own private endpoints.')
 @allowed([
   'Enabled'
   'Disabled'
 ])
 param storesPublicNetworkAccess string = 'Enabled'
 
-// ---- where the daemon runs ----
+// ---- hosting of the daemon ----
 
-@description('aks: a service account of a cluster is trusted. appService: the app is created. elsewhere: only the identity, to be attached to a virtual machine or a container app.')
+@description('aks: the identity trusts a service account of a cluster. appService: creates the app. elsewhere: creates only the identity, which you attach to a virtual machine or a container app.')
 @allowed([
   'aks'
   'appService'
@@ -150,7 +150,7 @@ param storesPublicNetworkAccess string = 'Enabled'
 ])
 param hosting string
 
-@description('aks: issuer of the cluster, az aks show --query oidcIssuerProfile.issuerUrl. Empty: no cluster is trusted yet.')
+@description('aks: OIDC issuer of the cluster, from az aks show --query oidcIssuerProfile.issuerUrl. Empty: the identity trusts no cluster yet.')
 param aksOidcIssuer string = ''
 
 @description('aks: namespace of the service account.')
@@ -163,17 +163,17 @@ param aksNamespace string = 'twinsync'
 @maxLength(253)
 param aksServiceAccount string = 'twinsync'
 
-@description('appService: image with its tag or digest, as in registry.example/twinsync:1.2.3.')
+@description('appService: image with its tag or digest, for example registry.example/twinsync:1.2.3.')
 param image string = ''
 
-@description('appService: name of the Azure container registry that holds the image. Empty: the image is public.')
+@description('appService: name of the Azure container registry of the image. Empty: the image is public.')
 @maxLength(50)
 param registryName string = ''
 
 @description('appService: resource group of the container registry.')
 param registryResourceGroup string = resourceGroup().name
 
-@description('appService: size of the plan. Always On needs Basic or more.')
+@description('appService: size of the plan. Always On needs at least the Basic tier.')
 @allowed([
   'B1'
   'B2'
@@ -185,23 +185,23 @@ param registryResourceGroup string = resourceGroup().name
 ])
 param appServicePlanSku string = 'P0v3'
 
-@description('appService: replicas. They share the partitions.')
+@description('appService: number of replicas, which share the partitions.')
 @minValue(1)
 @maxValue(10)
 param appServiceReplicas int = 2
 
-@description('appService: seconds between the request to stop and the end by force. More than shutdown.drain_timeout (25 s), and some for the last checkpoints.')
+@description('appService: seconds between SIGTERM and SIGKILL. Longer than shutdown.drain_timeout (25 s), with some seconds for the last checkpoints.')
 @minValue(35)
 @maxValue(120)
 param appServiceStopTimeLimit int = 60
 
-@description('appService: address ranges (CIDR) that may see the status page and metrics, which ask nobody who they are. Empty: nobody.')
+@description('appService: address ranges (CIDR) that may open the status page and the metrics, which have no authentication. Empty: none.')
 param appServiceAllowedAddresses array = []
 
 @description('appService: resource id of a subnet for outgoing connections, for private endpoints. Empty: none.')
 param appServiceOutboundSubnetId string = ''
 
-@description('More settings of the daemon, as environment variables: TWINSYNC__SECTION__KEY. They win over those of this deployment. No secrets: a deployment keeps its parameters.')
+@description('Additional settings of the daemon, as environment variables: TWINSYNC__SECTION__KEY. They override the settings of this deployment. Do not put secrets here, because Azure stores the parameters of a deployment.')
 param extraSettings object = {}
 
 var base = toLower(name)
@@ -251,7 +251,7 @@ module eventHubs 'modules/event-hubs.bicep' = {
   }
 }
 
-// Takes the namespace's name from the module above, and so comes after the role that it routes with.
+// Uses an output of the module above, so that the identity has its role on the Event Hub before the hub is created.
 module newIotHub 'modules/iot-hub.bicep' = if (isNewHub) {
   name: 'twinsync-iot-hub'
   params: {
@@ -315,7 +315,7 @@ var streamSettings = {
   TWINSYNC__EVENTHUBS__LIFECYCLE__HUB: eventHubs.outputs.hubName
   TWINSYNC__EVENTHUBS__TWIN_CHANGES__HUB: eventHubs.outputs.hubName
   TWINSYNC__EVENTHUBS__RETENTION: '${eventHubRetentionDays}d'
-  // A week more than events are kept: a replay would bring deleted twins back otherwise.
+  // A week longer than the retention of events. Otherwise a replay could bring deleted twins back.
   TWINSYNC__DOCUMENT__TOMBSTONE_TTL: '${eventHubRetentionDays + 7}d'
   TWINSYNC__CREDENTIAL__KIND: credentialKinds[hosting]
   TWINSYNC__CREDENTIAL__CLIENT_ID: identities.outputs.daemonClientId
@@ -332,7 +332,7 @@ var registrySettings = {
   TWINSYNC__IOTHUB__HOSTS: iotHubAccess.outputs.hostName
   TWINSYNC__IOTHUB__TIER: toLower(iotHubSku)
   TWINSYNC__IOTHUB__UNITS: string(iotHubUnits)
-  // The first start copies the twins that were there before the routes.
+  // The first start copies the twins that existed before the routes.
   TWINSYNC__BACKFILL__ON_START: 'if_empty'
 }
 
@@ -370,19 +370,19 @@ module app 'modules/app-service.bicep' = if (onAppService) {
   ]
 }
 
-@description('Settings of the daemon, as environment variables. None is secret.')
+@description('Settings of the daemon, as environment variables. None of them is secret.')
 output settings object = settings
 
-@description('Client id of the daemon\'s identity: the annotation azure.workload.identity/client-id of the service account.')
+@description('Client id of the daemon\'s identity, for the annotation azure.workload.identity/client-id of the service account.')
 output identityClientId string = identities.outputs.daemonClientId
 
 @description('Resource id of the daemon\'s identity, to attach it to a virtual machine or a container app.')
 output identityId string = identities.outputs.daemonId
 
-@description('The service account that is trusted, where hosting is aks.')
+@description('Service account that the identity trusts if hosting is aks; otherwise empty.')
 output federatedSubject string = onAks ? 'system:serviceaccount:${aksNamespace}:${aksServiceAccount}' : ''
 
-@description('Name, subscription and resource group of the IoT hub; what route-existing-hub works with.')
+@description('Name of the IoT hub. The script route-existing-hub reads this output and the following ones.')
 output iotHubName string = hubName
 
 @description('Subscription of the IoT hub.')
@@ -391,14 +391,14 @@ output iotHubSubscriptionId string = hubSubscription
 @description('Resource group of the IoT hub.')
 output iotHubResourceGroup string = hubResourceGroup
 
-@description('new or existing.')
+@description('Whether the IoT hub is new or existing.')
 output iotHubMode string = iotHubMode
 
-@description('Resource id of the identity that the IoT hub routes with.')
+@description('Resource id of the identity with which the IoT hub sends events.')
 output routingIdentityId string = identities.outputs.routingId
 
-@description('Address of the Event Hubs namespace, as an endpoint of the IoT hub names it.')
+@description('URI of the Event Hubs namespace, for an endpoint of the IoT hub.')
 output routingEndpointUri string = 'sb://${eventHubs.outputs.namespaceHost}'
 
-@description('Event Hub that the routes end in.')
+@description('Event Hub that receives the routed events.')
 output routingEntityPath string = eventHubs.outputs.hubName

@@ -1,4 +1,4 @@
-"""Checks compose.yaml: what Docker Compose makes of it, what the program and devkit say of it, and a rehearsal without containers."""
+"""Checks compose.yaml with Docker Compose, against the program and devkit, and by a test run without containers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import tomllib
 
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
-#: Seconds that a stop takes after the drain: last checkpoints, leases, connections.
+#: Seconds that a shutdown takes after the drain, for the last checkpoints, leases and connections.
 AFTER_DRAIN = 10
 
 
@@ -38,7 +38,7 @@ def read(compose: str, file: pathlib.Path) -> dict:
     )
     if answer.returncode:
         raise SystemExit(f"docker compose: {answer.stderr.strip()}")
-    # It writes $ twice, as a file would have to.
+    # Docker Compose escapes $ as $$ in its output.
     return json.loads(answer.stdout.replace("$$", "$"))
 
 
@@ -56,23 +56,23 @@ def problems_of(stack: dict) -> list:
     problems += [f"config/default.toml has no {key}" for key in settings if key not in defaults]
     for key in ("cosmos.key", "cosmos.database", "cosmos.container", "eventhubs.namespace", "iothub.hosts", "credential.kind"):
         if settings.get(key) != local[key]:
-            problems.append(f"{key} is not that of config/local.toml")
+            problems.append(f"{key} differs from config/local.toml")
     drain = seconds(defaults["shutdown.drain_timeout"])
     if seconds(twinsync.get("stop_grace_period", "10s")) < drain + AFTER_DRAIN:
-        problems.append(f"twinsync may be cut off after {twinsync.get('stop_grace_period', '10s')}: it drains for {drain} s")
+        problems.append(f"twinsync may be killed during its drain of {drain} s, after {twinsync.get('stop_grace_period', '10s')}")
     options = set(re.findall(r"^    (\w+): ", (ROOT / "crates/devkit/src/cli.rs").read_text(), re.MULTILINE)) | {"consumer_group"}
     for name, service in services.items():
         for word in service.get("command") or []:
             option = re.match(r"--([\w-]+)", word)
             if option and option[1].replace("-", "_") not in options:
-                problems.append(f"{name}: devkit has no {option[0]}")
+                problems.append(f"{name}: devkit has no option {option[0]}")
         if not service.get("read_only") or service.get("cap_drop") != ["ALL"] or service.get("security_opt") != ["no-new-privileges:true"]:
-            problems.append(f"{name}: may do more than it needs")
+            problems.append(f"{name}: needs read_only, cap_drop: [ALL] and no-new-privileges")
         if name != "devkit" and service.get("network_mode") != "service:devkit":
-            problems.append(f"{name}: is not in devkit's network")
+            problems.append(f"{name}: does not use devkit's network")
         for port in service.get("ports", []):
             if port.get("host_ip") != "127.0.0.1":
-                problems.append(f"{name}: port {port['published']} is open to others")
+                problems.append(f"{name}: port {port['published']} is not bound to 127.0.0.1")
     given = dict(word[2:].split("=", 1) for word in devkit["command"] if word.startswith("--"))
     for key, port in (("eventhubs.endpoint", "eventhubs-port"), ("cosmos.endpoint", "cosmos-port"), ("iothub.endpoint", "iothub-port")):
         if not settings[key].endswith(f":{given[port]}"):
@@ -86,27 +86,27 @@ def problems_of(stack: dict) -> list:
             problems.append(f"{key} and --{option} differ")
     listens = settings["http.listen"].rsplit(":", 1)[1]
     if [str(port["target"]) for port in devkit["ports"]] != [listens]:
-        problems.append(f"the port of the page is not {listens}")
+        problems.append(f"the published port of the status page is not {listens}")
     if "healthcheck" not in twinsync["healthcheck"]["test"]:
-        problems.append("twinsync's health is not asked by twinsync healthcheck")
+        problems.append("the health check of twinsync does not run twinsync healthcheck")
     dockerfile = ROOT / devkit["build"]["dockerfile"]
     if not dockerfile.is_file() or not pathlib.Path(f"{dockerfile}.dockerignore").is_file():
-        problems.append(f"there is no {dockerfile}")
+        problems.append(f"{dockerfile} or its .dockerignore does not exist")
     workspace = tomllib.loads((ROOT / "Cargo.toml").read_text())["workspace"]["members"]
     allowed = (HERE / "devkit.Dockerfile.dockerignore").read_text().splitlines()
-    problems += [f"devkit.Dockerfile.dockerignore leaves out {member}" for member in workspace if f"!{member}" not in allowed]
+    problems += [f"devkit.Dockerfile.dockerignore excludes {member}" for member in workspace if f"!{member}" not in allowed]
     return problems
 
 
 SLIPS = [
     ("TWINSYNC__COSMOS__DATABASE: twins", "TWINSYNC__COSMOS__DATABSE: twins", "has no cosmos.databse"),
-    ("TWINSYNC__COSMOS__KEY: dGh", "TWINSYNC__COSMOS__KEY: xGh", "cosmos.key is not that"),
-    ("stop_grace_period: 40s", "stop_grace_period: 20s", "may be cut off"),
+    ("TWINSYNC__COSMOS__KEY: dGh", "TWINSYNC__COSMOS__KEY: xGh", "cosmos.key differs from"),
+    ("stop_grace_period: 40s", "stop_grace_period: 20s", "may be killed"),
     ("--cosmos-port=8081", "--cosmos-port=8082", "--cosmos-port differ"),
-    ("--iothub-name=", "--iot-hub-name=", "devkit has no --iot-hub-name"),
-    ("127.0.0.1:8080:8080", "8080:8080", "is open to others"),
-    ("    read_only: true\n    cap_drop: [ALL]\n    security_opt: [\"no-new-privileges:true\"]\n    restart", "    restart", "may do more"),
-    ("network_mode: service:devkit\n    environment", "environment", "is not in devkit's network"),
+    ("--iothub-name=", "--iot-hub-name=", "devkit has no option --iot-hub-name"),
+    ("127.0.0.1:8080:8080", "8080:8080", "is not bound to 127.0.0.1"),
+    ("    read_only: true\n    cap_drop: [ALL]\n    security_opt: [\"no-new-privileges:true\"]\n    restart", "    restart", "needs read_only"),
+    ("network_mode: service:devkit\n    environment", "environment", "does not use devkit's network"),
     ("interval: 10s", "intervall: 10s", "intervall"),
     ("condition: service_healthy\n        # Its", "condition: healthy\n        # Its", "must be one of"),
 ]
@@ -117,7 +117,7 @@ def plant(compose: str) -> list:
     problems = []
     for written, slip, expected in SLIPS:
         if written not in text:
-            problems.append(f"compose.yaml has no {written!r}")
+            problems.append(f"compose.yaml does not contain {written!r}: update SLIPS")
             continue
         with tempfile.NamedTemporaryFile("w", suffix=".yaml", dir=HERE) as file:
             file.write(text.replace(written, slip))
@@ -127,12 +127,12 @@ def plant(compose: str) -> list:
             except (SystemExit, Exception) as error:
                 found = [str(error)]
         if not any(expected in one for one in found):
-            problems.append(f"{slip!r} is not found ({expected}); found: {found}")
+            problems.append(f"the check does not report {slip!r} (expected: {expected}); it reports: {found}")
     return problems
 
 
 def rehearse(stack: dict, devkit: str, twinsync: str) -> list:
-    """The same commands with the same settings, as processes: start, health, load, comparison, restart, stop."""
+    """Runs the same commands with the same settings as processes: start, health, load, comparison, restart, stop."""
     services = stack["services"]
     children = []
     with tempfile.TemporaryDirectory() as state:
@@ -179,27 +179,27 @@ def rehearse(stack: dict, devkit: str, twinsync: str) -> list:
         try:
             cloud, lives = up("devkit")
             if not lives:
-                return [f"devkit does not become healthy: {log('devkit')}"]
+                return [f"devkit did not become healthy: {log('devkit')}"]
             daemon, lives = up("twinsync")
             if not lives:
-                return [f"twinsync does not become healthy: {log('twinsync')}"]
+                return [f"twinsync did not become healthy: {log('twinsync')}"]
             for tool in ("fleet", "verify"):
                 if run([devkit, *services[tool]["command"]]) != 0:
-                    return [f"{tool} fails: {log('twinsync')}"]
-            # A devkit that is made anew has forgotten everything, and takes twinsync's network along.
+                    return [f"{tool} failed: {log('twinsync')}"]
+            # A new devkit container has lost its data. It also replaces the network that twinsync uses, so both stop.
             for child in (daemon, cloud):
                 child.send_signal(signal.SIGTERM)
                 if child.wait(seconds(services["twinsync"]["stop_grace_period"])) != 0:
-                    return [f"does not stop with exit code 0: {child.args}: {log('twinsync')}"]
+                    return [f"{child.args} did not stop with exit code 0: {log('twinsync')}"]
             _, lives = up("devkit")
             daemon, again = up("twinsync")
             if not (lives and again):
-                return [f"does not start again: {log('devkit')} {log('twinsync')}"]
+                return [f"devkit or twinsync did not start again: {log('devkit')} {log('twinsync')}"]
             for tool in ("fleet", "verify"):
                 if run([devkit, *services[tool]["command"]]) != 0:
-                    return [f"{tool} fails with a new devkit: {log('twinsync')}"]
+                    return [f"{tool} failed with a new devkit: {log('twinsync')}"]
             if daemon.poll() is not None:
-                return [f"twinsync has ended: {log('twinsync')}"]
+                return [f"twinsync ended unexpectedly: {log('twinsync')}"]
         finally:
             for child in children:
                 if child.poll() is None:
@@ -209,7 +209,7 @@ def rehearse(stack: dict, devkit: str, twinsync: str) -> list:
 
 
 def binary(name: str) -> str | None:
-    """A build that is there; none is made for this."""
+    """Path of an existing build. Does not build."""
     wanted = os.environ.get(f"{name.upper()}_BINARY")
     target = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
     for candidate in [wanted, target / "release" / name, target / "debug" / name]:
@@ -222,7 +222,7 @@ def main() -> int:
     compose = sys.argv[1]
     if sys.argv[2:] == ["rehearse"]:
         problems = rehearse(read(compose, HERE / "compose.yaml"), os.environ["DEVKIT_BINARY"], os.environ["TWINSYNC_BINARY"])
-        print("rehearsal without containers:", "ok: fleet, verify, restart, stop" if not problems else problems)
+        print("test run without containers:", "ok: fleet, verify, restart, stop" if not problems else problems)
         return 1 if problems else 0
     stack = read(compose, HERE / "compose.yaml")
     found = problems_of(stack)
@@ -231,19 +231,19 @@ def main() -> int:
     if not found:
         missed = plant(compose)
         for problem in missed:
-            print(f"planted: {problem}")
-        print(f"compose.yaml: {len(stack['services'])} services; {len(SLIPS) - len(missed)} of {len(SLIPS)} planted slips found")
+            print(f"planted mistakes: {problem}")
+        print(f"compose.yaml: {len(stack['services'])} services; {len(SLIPS) - len(missed)} of {len(SLIPS)} planted mistakes found")
         found = missed
     if found:
         return 1
     devkit, twinsync = binary("devkit"), binary("twinsync")
     if not devkit or not twinsync:
-        print("SKIP: the rehearsal needs a devkit and a twinsync that are built: cargo build --workspace, or DEVKIT_BINARY and TWINSYNC_BINARY")
+        print("SKIP: the test run needs devkit and twinsync: run cargo build --workspace, or set DEVKIT_BINARY and TWINSYNC_BINARY")
         return 0
-    # In a network of its own, so that it meets nobody's ports.
+    # In a separate network namespace, so that the ports are free.
     alone = ["unshare", "--net", "--map-root-user", "bash", "-c", 'ip link set lo up && exec "$@"', "alone"]
     if not shutil.which("unshare") or subprocess.run([*alone, "true"], capture_output=True, check=False).returncode:
-        print("SKIP: the rehearsal needs a network namespace of its own, which this machine does not give (unshare, ip)")
+        print("SKIP: the test run needs a separate network namespace, which this machine does not support (unshare, ip)")
         return 0
     environment = os.environ | {"DEVKIT_BINARY": devkit, "TWINSYNC_BINARY": twinsync}
     return subprocess.run([*alone, sys.executable, __file__, compose, "rehearse"], env=environment, check=False).returncode

@@ -7,7 +7,7 @@ RUN apt-get update \
  && apt-get install --yes --no-install-recommends cmake g++ libssl-dev make pkg-config \
  && rm -rf /var/lib/apt/lists/*
 WORKDIR /build
-# All members of the workspace: cargo reads the manifest of each, and compiles only what devkit needs.
+# All members of the workspace, because cargo reads the manifest of each. It compiles only the dependencies of devkit.
 COPY . .
 RUN cargo build --release --locked --package devkit --bin devkit
 
@@ -20,7 +20,7 @@ RUN apt-get update \
  && useradd --system --uid 10002 --gid devkit --no-create-home --shell /usr/sbin/nologin devkit
 COPY --from=build /build/target/release/devkit /usr/local/bin/devkit
 USER 10002:10002
-# See crates/devkit/README.md: with backtraces, each request to Cosmos DB costs several times as much.
+# With backtraces, each request to Cosmos DB takes several times as much CPU time (crates/devkit/README.md).
 ENV RUST_LIB_BACKTRACE=0
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["/usr/local/bin/devkit"]

@@ -1,4 +1,4 @@
-"""Links in Markdown and HTML, as the checks of the documentation read them. Needs Python 3.11, and nothing installed."""
+"""Parses links in Markdown and HTML for the checks of the documentation. Needs Python 3.11 and no packages."""
 
 import re
 import subprocess
@@ -20,14 +20,14 @@ def root() -> Path:
 
 
 def tracked(directory: Path, *patterns: str) -> list[Path]:
-    """Files that git knows or would take up, so that what was built is left out."""
+    """Files that git tracks or does not ignore, so without build output."""
     command = ["git", "-C", str(directory), "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", *patterns]
     names = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.split("\0")
     return sorted({directory / name for name in names if name and (directory / name).is_file()})
 
 
 def prose(text: str) -> list[tuple[int, str]]:
-    """Lines outside of code blocks, with their numbers."""
+    """Lines outside code blocks, with their numbers."""
     lines, fence = [], None
     for number, line in enumerate(text.splitlines(), 1):
         mark = FENCE.match(line)
@@ -66,7 +66,7 @@ def links_of(text: str) -> list[tuple[int, str]]:
     found = []
     for number, line in prose(text):
         without_code = INLINE_CODE.sub("", line)
-        # The text of a link may be code, whose brackets do not count.
+        # Inline code is removed first, because brackets in code are not links.
         found += [(number, link["target"].strip("<>")) for link in LINK.finditer(without_code)]
         if reference := REFERENCE.match(without_code):
             found.append((number, reference["target"].strip("<>")))
@@ -85,7 +85,7 @@ class Page(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         values = {name: value for name, value in attrs if value is not None}
         self.ids.update(values[name] for name in ("id", "name") if name in values)
-        # <link rel="canonical"> and the like are for machines, but have to lead somewhere all the same.
+        # Also checks elements such as <link rel="canonical">, which readers do not see.
         for name in ("href", "src"):
             if name in values:
                 self.targets.append((self.getpos()[0], values[name]))

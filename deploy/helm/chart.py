@@ -1,4 +1,4 @@
-"""The chart as a whole: what it copies, names and says, against the rest of the repository. Every look returns its findings."""
+"""Compares the chart's copies, names and documentation with the rest of the repository. Each check returns its findings."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ COPIES = {
 
 
 class Repeated(ValueError):
-    """A key that is twice in a mapping, which Kubernetes refuses and PyYAML does not."""
+    """A key that occurs twice in a mapping. Kubernetes refuses this, and PyYAML does not."""
 
 
 class Loader(yaml.SafeLoader):
@@ -35,11 +35,11 @@ class Loader(yaml.SafeLoader):
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
         for key in keys:
             if keys.count(key) > 1:
-                raise Repeated(f"the key {key!r} is twice in one mapping, {node.start_mark}")
+                raise Repeated(f"the key {key!r} occurs twice in one mapping, {node.start_mark}")
         return super().construct_mapping(node, deep)
 
 
-# The one list among the settings, and the keys of an entry. config/default.toml has none: it says in a comment what they are.
+# Keys of an entry of counts, the only setting that is a list. config/default.toml has no entry; it describes the keys in a comment.
 COUNT = ("name", "from", "where", "group_by")
 
 
@@ -58,7 +58,7 @@ SETTINGS = leaves(tomllib.loads(DEFAULT_TEXT))
 
 
 def secret_settings() -> set[str]:
-    """Those that config/default.toml marks, but for the one that is a secret only where it holds a signature."""
+    """The settings that config/default.toml marks as secret. Without blob.container_url, which is a secret only if it has a signature."""
     section, marked, found = "", False, set()
     for line in DEFAULT_TEXT.splitlines():
         if header := re.match(r"\[([a-z_.]+)\]", line):
@@ -66,7 +66,7 @@ def secret_settings() -> set[str]:
         elif line.startswith("#"):
             marked = marked or line.startswith("# Secret.")
         elif key := re.match(r"([a-z_]+) =", line):
-            # A mark holds for the keys until the next blank line, as in [cosmos].
+            # A mark applies to all keys until the next blank line, as in [cosmos].
             if marked:
                 found.add(f"{section}.{key[1]}")
         else:
@@ -80,16 +80,16 @@ def copies(write: bool) -> list[str]:
         if write:
             shutil.copyfile(ROOT / original, CHART / copy)
         if not (CHART / copy).exists() or (CHART / copy).read_bytes() != (ROOT / original).read_bytes():
-            found.append(f"twinsync/{copy} is not identical to {original}: deploy/helm/check --write copies it")
+            found.append(f"twinsync/{copy} differs from {original}: run deploy/helm/check --write")
     stray = {path.name for path in (CHART / "files").iterdir()} - {Path(copy).name for copy in COPIES}
-    return found + [f"twinsync/files/{name} is a copy of nothing that is known here" for name in sorted(stray)]
+    return found + [f"twinsync/files/{name} has no original in chart.py: remove it, or add it to COPIES" for name in sorted(stray)]
 
 
 def settings_that_exist() -> list[str]:
-    """Every path and variable of a setting, in whatever is written here, exists in config/default.toml."""
+    """Every path and variable of a setting that the chart's files contain exists in config/default.toml."""
     found = []
     sections = "|".join(sorted({path.split(".")[0] for path in SETTINGS}))
-    # Not part of a longer name or address, and no address itself: blob.core.windows.net.
+    # Excludes parts of longer names, and host names such as blob.core.windows.net.
     path = re.compile(rf"(?<![\w./@-])(?:\$settings\.|\$written\.)?((?:{sections})\.(?!core\.|toml)[a-z_]+(?:\.[a-z_]+)*)(?![\w-]|\.[a-z])")
     variable = re.compile(r"TWINSYNC__([A-Z][A-Z_]*[A-Z])")
     known = set(SETTINGS) | {path.rsplit(".", 1)[0] for path in SETTINGS}
@@ -102,9 +102,9 @@ def settings_that_exist() -> list[str]:
         used = {match for match in path.findall(text)}
         used |= {name.lower().replace("__", ".") for name in variable.findall(text) if name != "SECTION__KEY"}
         names += len(used)
-        found += [f"{file.relative_to(HERE)}: {name} is no setting" for name in sorted(used - known)]
+        found += [f"{file.relative_to(HERE)}: {name} is not a setting" for name in sorted(used - known)]
     if names < 40:
-        found.append(f"only {names} names of settings were found, so this look has become blind")
+        found.append(f"only {names} names of settings were found: the patterns of this check no longer match")
     listed = set(re.search(r'"twinsync.secretSettings" -}}\n(.*)\n', (CHART / "templates/_settings.tpl").read_text())[1].split())
     if listed != secret_settings():
         found.append(f"twinsync.secretSettings and the marks in config/default.toml differ: {sorted(listed ^ secret_settings())}")
@@ -112,7 +112,7 @@ def settings_that_exist() -> list[str]:
 
 
 def config_schema() -> dict:
-    """The schema of `config`, made of config/default.toml. Without the secrets: they have no place there."""
+    """The schema of `config`, derived from config/default.toml. Secrets are not allowed there."""
     secret = secret_settings()
 
     def table(values: dict, prefix: str) -> dict:
@@ -122,7 +122,7 @@ def config_schema() -> dict:
             if isinstance(value, dict):
                 properties[key] = table(value, path + ".")
             elif path in secret:
-                properties[key] = {"type": "string"}  # refused by the template, which can say what to do instead
+                properties[key] = {"type": "string"}  # refused by the template, whose message says what to do instead
             else:
                 properties[key] = {"type": "string" if isinstance(value, str) else "integer"}
         return {"type": "object", "additionalProperties": False, "properties": properties}
@@ -146,7 +146,7 @@ def schema(write: bool) -> list[str]:
         path.write_text(json.dumps(written, indent=2) + "\n")
     found = []
     if written["properties"]["config"] != config_schema():
-        found.append("values.schema.json does not hold the settings of config/default.toml: deploy/helm/check --write makes them")
+        found.append("values.schema.json does not match the settings of config/default.toml: run deploy/helm/check --write")
 
     def compare(values: dict, properties: dict, prefix: str) -> None:
         for key in sorted(values.keys() ^ properties.keys() - {"global"}):
@@ -156,7 +156,7 @@ def schema(write: bool) -> list[str]:
             inner = written["definitions"][inner["$ref"].rsplit("/", 1)[1]] if "$ref" in inner else inner
             if isinstance(value, dict) and "properties" in inner and prefix + key != "config":
                 if inner.get("additionalProperties") is not False:
-                    found.append(f"values.schema.json takes anything in {prefix}{key}")
+                    found.append(f"values.schema.json allows unknown keys in {prefix}{key}: set additionalProperties to false")
                 compare(value, inner["properties"], f"{prefix}{key}.")
 
     compare(yaml.load((CHART / "values.yaml").read_text(), Loader), written["properties"], "")
@@ -164,14 +164,14 @@ def schema(write: bool) -> list[str]:
 
 
 def documented_values() -> tuple[list[tuple[list[str], str]], list[str]]:
-    """The values with their comments, in groups that share one; and the findings."""
+    """The values with their comments, grouped by comment; and the findings."""
     lines = (CHART / "values.yaml").read_text().splitlines()
     groups: list[tuple[list[str], str]] = []
     found: list[str] = []
     stack: list[tuple[int, str]] = []
     comment: list[str] = []
-    fresh = False  # whether a comment stands between this key and the one before
-    opaque = None  # the indentation of a value that is a list or free form: what is in it needs no words
+    fresh = False  # whether there is a comment between this key and the previous one
+    opaque = None  # the indentation of a value that is a list or free form, whose content needs no comments
     for number, line in enumerate(lines, 1):
         indent = len(line) - len(line.lstrip())
         if not line.strip():
@@ -187,7 +187,7 @@ def documented_values() -> tuple[list[tuple[list[str], str]], list[str]]:
             continue
         key = re.match(r"\s*([\w./-]+):(.*)$", line)
         if not key:
-            found.append(f"values.yaml:{number}: not understood")
+            found.append(f"values.yaml:{number}: this check cannot parse the line")
             continue
         opaque = None
         stack = [(at, name) for at, name in stack if at < indent] + [(indent, key[1])]
@@ -196,7 +196,7 @@ def documented_values() -> tuple[list[tuple[list[str], str]], list[str]]:
         inside = len(following) - len(following.lstrip()) > indent
         if not key[2].strip() and inside and not following.lstrip().startswith("- "):
             if path != "dashboard.labels":
-                # A heading: what is in it has words of its own.
+                # A heading, whose values have their own comments.
                 fresh = False
                 continue
         if not key[2].strip() and inside:
@@ -244,12 +244,12 @@ def readme(write: bool) -> list[str]:
     if write:
         path.write_text(whole)
     elif whole != text:
-        found.append("the table in twinsync/README.md is not that of values.yaml: deploy/helm/check --write makes it")
+        found.append("the table in twinsync/README.md does not match values.yaml: run deploy/helm/check --write")
     return found
 
 
 def links() -> list[str]:
-    """What README.md links to is there, and in the repository."""
+    """Every file that README.md links to exists in the repository."""
     found = []
     readme = CHART / "README.md"
     for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", readme.read_text()):

@@ -1,6 +1,6 @@
-"""What `check` runs inside its venv: everything about the chart that can be checked without a cluster.
+"""Runs all checks of the chart that need no cluster. `check` starts it inside its venv.
 
-Prints one line per set of values and per look at the chart as a whole, the findings below it, and exits with 1 if there is any.
+Prints one line per set of values and per check of the whole chart, with the findings below it. Exits with 1 if there are findings.
 """
 
 from __future__ import annotations
@@ -23,23 +23,23 @@ from chart import CHART, COUNT, HERE, SETTINGS, Loader, Repeated, leaves, tomlli
 
 RELEASE, NAMESPACE = "twinsync", "iot"
 
-# The oldest Kubernetes that Chart.yaml allows, and the newest that the checker knows.
+# The oldest version of Kubernetes that Chart.yaml allows, and the newest one that the checker knows.
 KUBERNETES = [
     re.search(r'^kubeVersion: ">=([0-9]+[.][0-9]+)', (CHART / "Chart.yaml").read_text(), re.MULTILINE)[1],
     kubernetes_validate.latest_version(),
 ]
 
-# Judged by models.mjs.
+# Validated by models.mjs.
 MODELLED = {"keda.sh/v1alpha1", "monitoring.coreos.com/v1"}
 
-# What checkov asks for and the chart does not do, with the reason.
+# Rules of checkov that the chart does not follow, with the reason.
 CHECKOV_SKIPS = {
-    "CKV_K8S_15": "image.pullPolicy is IfNotPresent: with a digest or a tag that nobody moves, Always only adds a way to fail",
-    "CKV_K8S_43": "a digest is image.digest, which only who builds the image knows; values.yaml says to set it",
-    "CKV_K8S_35": "secrets are variables: the daemon reads settings from there, and redacts them wherever it shows them",
+    "CKV_K8S_15": "image.pullPolicy is IfNotPresent: with a digest or a fixed tag, Always only adds a possible failure",
+    "CKV_K8S_43": "only those who build the image know its digest; values.yaml recommends to set image.digest",
+    "CKV_K8S_35": "secrets are variables, because the daemon reads settings from variables; it redacts them in all output",
 }
 
-# The pod of `helm test` runs once and ends: a probe has nothing to ask there.
+# The pod of `helm test` runs once and ends, so it needs no probes.
 CHECKOV_NOT_FOR_PODS = {"CKV_K8S_8": "liveness", "CKV_K8S_9": "readiness"}
 
 
@@ -52,7 +52,7 @@ def merged(base: dict, over: dict) -> dict:
 
 
 class Set:
-    """One set of values: a file whose first comment lines say what it is about and what is expected of it."""
+    """One set of values: a file whose first comment lines describe it and the expected result."""
 
     def __init__(self, path: Path):
         self.name, self.text = path.stem, path.read_text()
@@ -66,7 +66,7 @@ class Set:
 
 
 class Rendered:
-    """What Helm makes of a set."""
+    """The output of Helm for a set of values."""
 
     def __init__(self, chart: helm.Chart, values: dict):
         manifests = chart.render(values, name=RELEASE, namespace=NAMESPACE, is_install=True)
@@ -90,12 +90,12 @@ def message(error: Exception) -> str:
 
 def lint(values: dict) -> list[str]:
     report = helm.lint(str(CHART), values, strict=True, namespace=NAMESPACE, kube_version=f"v{KUBERNETES[-1]}.0")
-    # Severity 1 is a hint, such as that there is no icon.
+    # Severity 1 is a hint, for example that the chart has no icon.
     return [f"helm lint: {entry['path']}: {entry['error']}" for entry in report["messages"] if entry["severity"] > 1]
 
 
 def install(values: dict) -> list[str]:
-    """Helm's own way to an installation, short of a cluster: the version of Kubernetes, the schema, the hooks and the notes."""
+    """Runs Helm's installation without a cluster. It checks the version of Kubernetes, the schema, the hooks and the notes."""
     try:
         with helm.Config(namespace=NAMESPACE, storage_driver="memory", kube_apiserver="http://127.0.0.1:9") as config:
             config.install(str(CHART), RELEASE, values, dry_run="client")
@@ -133,7 +133,7 @@ def modelled(rendered: Rendered, models: str | None) -> list[str]:
 
 
 def coherent(rendered: Rendered) -> list[str]:
-    """What no schema sees: that the parts of the chart mean each other."""
+    """Checks what schemas cannot: that the resources of the chart refer to each other correctly."""
     found = []
     deployment = rendered.one("Deployment")
     pod = deployment["spec"]["template"]
@@ -153,16 +153,16 @@ def coherent(rendered: Rendered) -> list[str]:
         if kind == "NetworkPolicy":
             selects(spec["podSelector"]["matchLabels"], kind)
         if kind == "ScaledObject" and spec["scaleTargetRef"]["name"] != deployment["metadata"]["name"]:
-            found.append("the ScaledObject scales something else")
+            found.append("the ScaledObject does not scale the Deployment")
         if kind == "Pod" and deployment["spec"]["selector"]["matchLabels"].items() <= resource["metadata"]["labels"].items():
-            found.append("the pod of helm test would belong to the Deployment")
+            found.append("the Deployment's selector matches the pod of helm test")
         if resource["metadata"].get("namespace") != NAMESPACE:
             found.append(f"{kind} is not in the release's namespace")
     container = pod["spec"]["containers"][0]
     ports = {port["name"]: port["containerPort"] for port in container["ports"]}
     listen = next(entry["value"] for entry in container["env"] if entry["name"] == "TWINSYNC__HTTP__LISTEN")
     if not listen.endswith(f":{ports['http']}"):
-        found.append("the daemon listens on another port than the probes ask")
+        found.append("the daemon does not listen on the port of the probes")
     volumes = {volume["name"] for volume in pod["spec"]["volumes"]}
     mounts = {mount["name"] for mount in container["volumeMounts"]}
     if volumes != mounts:
@@ -176,33 +176,33 @@ def is_of_count(path: str) -> bool:
 
 
 def configuration(rendered: Rendered, values: dict) -> list[str]:
-    """The ConfigMap's file is TOML, says what the values say, and holds no unknown setting."""
+    """The file in the ConfigMap is valid TOML, has the settings of the values, and has no unknown setting."""
     try:
         says = leaves(tomllib.loads(rendered.config()))
     except tomllib.TOMLDecodeError as error:
-        return [f"the ConfigMap holds no TOML: {error}"]
-    found = [f"the ConfigMap holds {path}, which is no setting" for path in says.keys() - SETTINGS.keys() if not is_of_count(path)]
+        return [f"the ConfigMap has no valid TOML: {error}"]
+    found = [f"the ConfigMap has {path}, which is not a setting" for path in says.keys() - SETTINGS.keys() if not is_of_count(path)]
     for path, value in leaves(values.get("config", {})).items():
-        # 1e+06 is equal to 1000000, and no whole number to the daemon.
+        # Python regards 1e+06 as equal to 1000000, but the daemon does not accept 1e+06 as a whole number.
         if says.get(path) != value or type(says[path]) is not type(value):
-            found.append(f"config says {path} = {value!r}, and the ConfigMap {says.get(path)!r}")
+            found.append(f"{path} is {value!r} in config, and {says.get(path)!r} in the ConfigMap")
     return found
 
 
 def binary(rendered: Rendered) -> list[str]:
-    """Whether a twinsync that is at hand reads it."""
+    """The binary of TWINSYNC_BINARY, if set, accepts the configuration."""
     file = os.environ.get("TWINSYNC_BINARY")
     if not file:
         return []
     container = rendered.one("Deployment")["spec"]["template"]["spec"]["containers"][0]
-    # As in the pod: variables with values, and a word in place of what a Secret would give.
+    # The variables of the pod, with placeholders for the values of Secrets.
     stand_in = {"TWINSYNC__BLOB__CONTAINER_URL": "https://contoso.blob.core.windows.net/twinsync?sig=x",
                 "TWINSYNC__HTTP__TOKEN": "0123456789abcdef0123456789abcdef",
                 "TWINSYNC__IOTHUB__CONNECTION_STRINGS": "HostName=c.azure-devices.net;SharedAccessKeyName=s;SharedAccessKey=c2VjcmV0",
                 "TWINSYNC__COSMOS__KEY": "c2VjcmV0", "TWINSYNC__OTLP__HEADERS": "key=value"}
     variables = {entry["name"]: entry.get("value", stand_in.get(entry["name"], "x")) for entry in container["env"]}
     if rendered.one("Deployment")["spec"]["template"]["metadata"]["labels"].get("azure.workload.identity/use") == "true":
-        # What the webhook of workload identity adds to a pod with this label.
+        # The variables that the webhook of workload identity adds to a pod with this label.
         variables |= {"AZURE_CLIENT_ID": "x", "AZURE_TENANT_ID": "x", "AZURE_FEDERATED_TOKEN_FILE": "/dev/null"}
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "twinsync.toml"
@@ -224,7 +224,7 @@ def expected(rendered: Rendered, values: Set) -> list[str]:
 
 
 def checkov(program: str | None, outputs: dict[str, Rendered]) -> dict[str, list[str]]:
-    """All sets at once: it takes seconds to start."""
+    """Checks all sets in one run, because checkov takes seconds to start."""
     if not program:
         return {}
     with tempfile.TemporaryDirectory() as directory:
@@ -238,12 +238,12 @@ def checkov(program: str | None, outputs: dict[str, Rendered]) -> dict[str, list
     try:
         report = json.loads(answer.stdout)
         results = report["results"]["failed_checks"]
-        looked = report["summary"]["passed"]
+        checked = report["summary"]["passed"]
     except (ValueError, KeyError, TypeError):
-        return {"": [f"checkov gave no report: {(answer.stderr or answer.stdout).strip()[:500]}"]}
+        return {"": [f"checkov wrote no report: {(answer.stderr or answer.stdout).strip()[:500]}"]}
     found: dict[str, list[str]] = {}
-    if looked < 50 * len(outputs):
-        found[""] = [f"checkov looked at {looked} things only, so this look has become blind"]
+    if checked < 50 * len(outputs):
+        found[""] = [f"checkov passed only {checked} checks, fewer than expected: it no longer reads these files"]
     for result in results:
         if result["check_id"] in CHECKOV_NOT_FOR_PODS and result["resource"].startswith("Pod."):
             continue
@@ -253,7 +253,7 @@ def checkov(program: str | None, outputs: dict[str, Rendered]) -> dict[str, list
 
 
 def rolls(chart: helm.Chart, values: dict) -> list[str]:
-    """A change of a setting rolls the pods; a change of anything else does not by the checksum."""
+    """A changed setting changes the checksum, which restarts the pods. Other changes do not change the checksum."""
 
     def checksum(over: dict) -> str:
         annotations = Rendered(chart, merged(values, over)).one("Deployment")["spec"]["template"]["metadata"]["annotations"]
@@ -286,16 +286,16 @@ def main() -> int:
             print(f"      {finding}")
 
     print(f"Helm {helm.helm_sdk_version()}, Kubernetes {' and '.join(KUBERNETES)}")
-    tell("copies", whole.copies(options.write), "files/ holds what the repository holds")
-    tell("settings", whole.settings_that_exist(), f"every setting that is named is one of the {len(SETTINGS)} in config/default.toml")
-    tell("schema", whole.schema(options.write), "values.schema.json, values.yaml and config/default.toml name the same")
-    tell("values", whole.readme(options.write), "each value has words, and README.md has the same")
-    tell("links", whole.links(), "what README.md links to is in the repository")
+    tell("copies", whole.copies(options.write), "files/ is identical to the originals")
+    tell("settings", whole.settings_that_exist(), f"every named setting is one of the {len(SETTINGS)} in config/default.toml")
+    tell("schema", whole.schema(options.write), "values.schema.json, values.yaml and config/default.toml match")
+    tell("values", whole.readme(options.write), "each value has a comment, and README.md has the same text")
+    tell("links", whole.links(), "the targets of the links in README.md exist")
 
     try:
         loaded = helm.Chart.load(str(CHART))
     except helm.HelmError as error:
-        tell("chart", [f"Helm does not load it: {message(error)}"])
+        tell("chart", [f"Helm cannot load it: {message(error)}"])
         return 1
     with loaded as chart:
         sets = [Set(path) for path in sorted(HERE.glob("tests/*.yaml"))]
@@ -324,22 +324,22 @@ def main() -> int:
             tell(name or "checkov", rest)
 
         bases = {values.name: values.values for values in sets}
-        tell("a changed setting rolls the pods", rolls(chart, bases["minimal"]))
+        tell("a changed setting restarts the pods", rolls(chart, bases["minimal"]))
 
         refused = [Set(path) for path in sorted(HERE.glob("tests/invalid/*.yaml"))]
         for values in refused:
             (base,), (expectation,) = values.head("over"), values.head("refused")
             try:
                 Rendered(chart, merged(bases[base], values.values))
-                found = ["renders, and must not"]
+                found = ["the chart renders it instead of refusing it"]
             except (yaml.YAMLError, Repeated) as error:
-                found = [f"is not refused, and makes no YAML: {message(error)}"]
+                found = [f"the chart does not refuse it, and renders invalid YAML: {message(error)}"]
             except helm.HelmError as error:
-                found = [] if expectation in message(error) else [f"is refused with other words: {message(error)}"]
+                found = [] if expectation in message(error) else [f"the chart refuses it with another message: {message(error)}"]
             tell(f"refused: {values.name}", found)
 
     if not os.environ.get("TWINSYNC_BINARY"):
-        print("SKIP twinsync print-config: TWINSYNC_BINARY names no binary")
+        print("SKIP twinsync print-config: TWINSYNC_BINARY is not set")
     print(f"{len(sets)} sets, {len(refused)} refused, {failures} with findings")
     return 1 if failures else 0
 

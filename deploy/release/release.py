@@ -1,13 +1,13 @@
-"""What the scripts of a release share: the version of the workspace, and sections of the changelog. Needs Python 3.11, and nothing
-installed."""
+"""Common functions of the release scripts: the version of the workspace, and the sections of the changelog. Needs Python 3.11 and no
+packages."""
 
 import re
 import tomllib
 from pathlib import Path
 
-# A version as Cargo writes it, without build metadata: that has no place in the tag of an image.
+# A version in Cargo's format, without build metadata, because the tag of an image cannot contain it.
 VERSION = re.compile(r"(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)(-[0-9A-Za-z-]+(\.[0-9A-Za-z-]+)*)?")
-# `## 0.2.0`, `## [0.2.0]`, both with anything behind them, such as a date.
+# `## 0.2.0` or `## [0.2.0]`, optionally followed by other text, such as a date.
 HEADING = re.compile(r"^## \[?(?P<name>[^\]\s]+)\]?(\s.*)?$")
 FENCE = re.compile(r"^\s*(```|~~~)")
 # A link in the text, without a scheme, and not to an anchor of the same page.
@@ -15,7 +15,7 @@ RELATIVE_LINK = re.compile(r"(?P<text>\]\()(?P<target>(?![a-zA-Z][a-zA-Z0-9+.-]*
 
 
 class Refused(Exception):
-    """Why there is no release of this; one line for people."""
+    """The reason why this cannot be released, as one line."""
 
 
 def workspace_version(root: Path) -> str:
@@ -24,7 +24,7 @@ def workspace_version(root: Path) -> str:
 
 
 def sections(changelog: str) -> dict[str, str]:
-    """The text below each heading of the second level. A heading inside a code block is none."""
+    """The text below each heading of the second level. Lines in code blocks are not headings."""
     found: dict[str, list[str]] = {}
     lines: list[str] | None = None
     fenced = False
@@ -53,16 +53,16 @@ def section(root: Path, version: str) -> str:
 
 
 def absolute_links(text: str, base: str) -> str:
-    """Links into the repository lead nowhere from the page of a release, so they get the address of the tagged tree."""
+    """Replaces relative links by links to the tagged tree, because relative links do not work on the page of a release."""
     return RELATIVE_LINK.sub(lambda link: f"{link['text']}{base.rstrip('/')}/{link['target']}{link['end']}", text)
 
 
 def version_of_tag(root: Path, tag: str) -> str:
-    """The version that a tag names, once it is sure that a release of it may be made."""
+    """The version of a tag. Raises `Refused` if it may not be released."""
     if not tag.startswith("v") or not VERSION.fullmatch(tag[1:]):
         raise Refused(f"the tag {tag!r} is not \"v\" and a version such as 1.2.3 or 1.2.3-rc.1")
     version, workspace = tag[1:], workspace_version(root)
     if version != workspace:
-        raise Refused(f"the tag says {version}, and version in Cargo.toml is {workspace}")
+        raise Refused(f"the tag has the version {version}, but Cargo.toml has {workspace}")
     section(root, version)
     return version

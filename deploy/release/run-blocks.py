@@ -1,4 +1,4 @@
-"""Writes each `run` of workflows into a file, as the runner runs it: python run-blocks.py DIRECTORY FILE... Needs PyYAML."""
+"""Writes each `run` step of the workflows to a file, as the runner would run it: python run-blocks.py DIRECTORY FILE... Needs PyYAML."""
 
 import sys
 from pathlib import Path
@@ -12,9 +12,9 @@ for file in files:
     for job, content in jobs.items():
         for number, step in enumerate(content["steps"]):
             if "run" in step:
-                # GitHub runs it this way, where `shell: bash` is set.
+                # GitHub uses these options if `shell: bash` is set.
                 text = "#!/usr/bin/env bash\nset -eo pipefail\n" + step["run"]
                 (directory / f"{file.stem}-{job}-{number}.sh").write_text(text, encoding="utf-8")
                 count += 1
 if not count:
-    sys.exit("error: no step runs anything")
+    sys.exit("error: the workflows have no run step")

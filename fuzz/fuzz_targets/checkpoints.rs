@@ -1,4 +1,4 @@
-//! Metadata of checkpoints that other SDKs have written: a position, or none, and never one that is not there.
+//! Checkpoint metadata that other SDKs have written: it gives a position or none, and never a wrong one.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

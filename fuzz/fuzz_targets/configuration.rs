@@ -1,10 +1,10 @@
-//! Settings from any environment: problems, never a panic, and no secret in them.
+//! Settings from any environment: they give problems, but never a panic, and no problem contains a secret.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
 use twinsync::config::Settings;
 
-/// What secrets are made of here.
+/// All secrets here contain this text.
 const SECRET: &str = "c2VjcmV0LXRleHQ";
 
 const COMPLETE: [(&str, &str); 6] = [
@@ -29,7 +29,7 @@ fuzz_target!(|lines: Vec<(u8, String)>| {
             let key = &keys[usize::from(*which) % keys.len()];
             (key.to_uppercase().replace('.', "__"), value.clone())
         })
-        // A file may be anywhere; a test must not read what it does not know.
+        // A `_FILE` setting could name any file, and a test must not read unknown files.
         .filter(|(key, value)| !key.ends_with("_FILE") && !value.contains('\0'))
         .collect();
     match Settings::load(&[], environment(&written)) {

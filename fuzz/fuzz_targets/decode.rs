@@ -1,5 +1,5 @@
-//! A message with any properties and any body: decoding never panics, takes nothing that is too large, and what it makes of a
-//! message can be decided on, stored and read back.
+//! A message with any properties and any body: decoding never panics and accepts no body that is too large. Its result can be decided on,
+//! stored and read back.
 #![no_main]
 
 use bytes::Bytes;

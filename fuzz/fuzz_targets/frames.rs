@@ -1,5 +1,5 @@
-//! Bytes that the local broker sends: taking envelopes off never panics, never makes bytes, and comes to the same however the
-//! stream is cut.
+//! Bytes that the local broker sends: removing envelopes never panics and never adds bytes, and the result is the same wherever the stream
+//! is cut.
 #![no_main]
 
 use eventhubs_emulator::fuzzing::open;

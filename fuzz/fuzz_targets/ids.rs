@@ -1,10 +1,10 @@
-//! Document ids: every twin has one of its own, that can be read back, and that Cosmos DB takes.
+//! Document ids: every twin has a different one, which can be parsed again, and which Cosmos DB accepts.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
 use twinsync::domain::id::{DocumentIdScheme, TwinKey};
 
-/// The parts of an id, as anybody would decode it who knows percent-encoding.
+/// The parts of an id, as any percent-decoder would return them.
 fn decoded(id: &str) -> Vec<String> {
     let part = |part: &str| {
         let (mut bytes, mut rest) = (Vec::new(), part.bytes());

@@ -1,4 +1,5 @@
-//! Merging against an independent RFC 7396: section by section on trees, and as the body of a change, which is merged while it is read.
+//! Compares merging with an independent implementation of RFC 7396: of sections as trees, and of the body of a change, which is merged
+//! while it is parsed.
 #![no_main]
 
 use std::time::Duration;
@@ -35,7 +36,7 @@ fn merge_patch(target: Option<Value>, patch: &Value) -> Value {
     Value::Object(target)
 }
 
-/// What belongs to the service is kept in another way.
+/// `$metadata` belongs to the service and is merged in another way.
 fn content(section: &Map<String, Value>) -> Map<String, Value> {
     let kept = section.iter().filter(|(name, _)| *name != "$metadata");
     kept.map(|(name, value)| (name.clone(), value.clone())).collect()

@@ -1,4 +1,4 @@
-//! Answers of an IoT hub's service API: a twin, or a refusal to take it for one; never another twin's.
+//! Answers of an IoT hub's service API: each is read as this twin or refused, and never as another twin.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -47,8 +47,8 @@ const SET_UP: &str = "set up a client";
 pub enum Error {
     /// The container does not exist, and we may not create it.
     #[error(
-        "cannot {operation} in blob container {place}: the container does not exist ({reason}); create it, or give the \
-         identity the right to ({})", self.code()
+        "cannot {operation} in blob container {place}: the container does not exist ({reason}); create it, or give \
+         the identity the right to create it ({})", self.code()
     )]
     Missing {
         /// The operation that was tried.
@@ -75,8 +75,8 @@ pub enum Error {
     },
     /// The service does not support our version of its API.
     #[error(
-        "cannot {operation} in blob container {place}: the service does not know our version of its API ({reason}); set \
-         blob.api_version to one that it knows ({})", self.code()
+        "cannot {operation} in blob container {place}: the service does not support our version of its API \
+         ({reason}); set blob.api_version to a version that it supports ({})", self.code()
     )]
     Version {
         /// The operation that was tried.
@@ -110,8 +110,8 @@ pub enum Error {
     },
     /// The service asks for less load. Temporary.
     #[error(
-        "cannot {operation} in blob container {place}: the storage account asks for less ({reason}); see who else uses it, \
-         and what its limits are ({})", self.code()
+        "cannot {operation} in blob container {place}: the storage account throttles requests ({reason}); check who \
+         else uses it, and what its limits are ({})", self.code()
     )]
     Throttled {
         /// The operation that was tried.
@@ -358,7 +358,7 @@ impl Container {
             Err(Error::Refused { reason, .. }) => Err(Error::Missing {
                 operation: "store anything",
                 place: self.place.clone(),
-                reason: format!("{missing}; creating it: {reason}"),
+                reason: format!("{missing}; creating it failed: {reason}"),
             }),
             Err(other) => Err(other),
         }

@@ -215,7 +215,10 @@ mod tests {
             assert!(std::fs::read_to_string(&page).is_ok_and(|text| text.contains(code)), "{page}");
             assert!(error.to_string().contains(code), "{error}");
             if let Error::Io { source, .. } = &error {
-                assert!(error.to_string().contains(&source.to_string()), "the system's own words: {error}");
+                assert!(
+                    error.to_string().contains(&source.to_string()),
+                    "the operating system's reason is missing: {error}"
+                );
             }
             assert_eq!(Error::find(&azure_core::Error::from(error)).map(Error::code), Some(code));
         }

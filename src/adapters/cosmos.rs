@@ -40,7 +40,7 @@ use serde_json::Value;
 
 use self::{account::Account, answer::Meaning};
 pub use self::{
-    inspection::{Failed, Inspected, Told},
+    inspection::{AccountProperties, Failed, Inspected},
     probe::Probed,
 };
 use super::credential::NoToken;
@@ -130,7 +130,7 @@ pub enum ConnectError {
     },
     /// Reads of the account may not see what was written before them.
     #[error(
-        "the Cosmos DB account {endpoint} has the consistency {level}, with which modules could outlive their device unseen; twinsync needs Session or stronger: `az cosmosdb update -n ACCOUNT -g GROUP --default-consistency-level Session` ({})", self.code()
+        "the Cosmos DB account {endpoint} has the consistency level {level}, with which modules of a deleted device could remain without being noticed; twinsync needs Session or stronger: `az cosmosdb update -n ACCOUNT -g GROUP --default-consistency-level Session` ({})", self.code()
     )]
     Consistency {
         /// The account.
@@ -140,7 +140,7 @@ pub enum ConnectError {
     },
     /// The account accepts writes in several regions, and it is unknown in which one we write.
     #[error(
-        "the Cosmos DB account {endpoint} takes writes in several regions ({regions}), between which the last writer wins, whatever the conditions; {named}: set it to one of them, the same for all replicas ({})", self.code()
+        "the Cosmos DB account {endpoint} accepts writes in several regions ({regions}), and between regions the last write wins, whatever its condition; {named}: set it to one of these regions, the same for all replicas ({})", self.code()
     )]
     MultiWrite {
         /// The account.
@@ -152,7 +152,7 @@ pub enum ConnectError {
     },
     /// The container has another partition key.
     #[error(
-        "the container `{container}` has the partition key {found}, twinsync needs /deviceId; the key of a container cannot be changed: create a new one ({})", self.code()
+        "the container `{container}` has the partition key {found}, twinsync needs /deviceId; the partition key of a container cannot be changed: create a new container ({})", self.code()
     )]
     PartitionKey {
         /// Container name.
@@ -231,8 +231,9 @@ impl CosmosStore {
                 endpoint,
                 code = "COSMOS_ACCOUNT_UNREADABLE",
                 %reason,
-                "the properties of the Cosmos DB account cannot be read: make sure that its consistency is Session or stronger \
-                 (COSMOS_CONSISTENCY), and that it takes writes in one region only (COSMOS_MULTI_WRITE)"
+                "the properties of the Cosmos DB account cannot be read: make sure that its consistency level is \
+                 Session or stronger (COSMOS_CONSISTENCY), and that it accepts writes in one region only \
+                 (COSMOS_MULTI_WRITE)"
             ),
         }
         connection::check_partition_key(options, &properties)?;
@@ -479,7 +480,7 @@ impl TwinStore for CosmosStore {
                 Item::Document(document) => Read::Present(Arc::new(*document), etag),
                 Item::Damaged(reason) => Read::Damaged(etag, reason),
                 Item::Foreign(whose) => Read::Foreign(format!(
-                    "the document `{id}` is that of {whose}: two hubs share this container; set document.id = \"hub_device\" for both, or give each its own (DOCUMENT_FOREIGN)"
+                    "the document `{id}` belongs to {whose}: two hubs share this container; set document.id = \"hub_device\" for both, or give each hub its own container (DOCUMENT_FOREIGN)"
                 )),
                 Item::Newer(format) => newer(&id, format),
             },

@@ -374,7 +374,7 @@ mod tests {
         let error = credential.get_token(&["scope"], None).await.expect_err("all tries fail");
         assert_eq!(error.to_string(), "no token for Event Hubs after 4 tries: the last");
         assert_eq!(waits.lock().unwrap().len(), 3);
-        assert_eq!(credential.true_expiry(), Some(expiry), "what was handed out before still expires then");
+        assert_eq!(credential.true_expiry(), Some(expiry), "the earlier token still expires then");
     }
 
     /// The client renews when less than 6 minutes of the reported time are left, so this is when it asks again.
@@ -393,15 +393,15 @@ mod tests {
         let first = OffsetDateTime::now_utc() + Duration::from_millis(150);
         let second = OffsetDateTime::now_utc() + Duration::from_millis(400);
         let (credential, _) = wrapped([Ok(first), Ok(second)]);
-        assert!(!credential.is_expired(), "nothing was handed out");
+        assert!(!credential.is_expired(), "no token was returned yet");
         credential.get_token(&["scope"], None).await.unwrap();
         let waiting = tokio::spawn({
             let credential = Arc::clone(&credential);
             async move { credential.expired().await }
         });
         credential.get_token(&["scope"], None).await.unwrap();
-        tokio::time::timeout(Duration::from_secs(20), waiting).await.expect("told").unwrap();
-        assert!(OffsetDateTime::now_utc() >= second, "the renewal was in time");
+        tokio::time::timeout(Duration::from_secs(20), waiting).await.expect("known").unwrap();
+        assert!(OffsetDateTime::now_utc() >= second, "the expiry of the second token was not awaited");
         assert!(credential.is_expired());
     }
 

@@ -65,19 +65,19 @@ fn write_into(path: &Path) -> Writable {
         };
     }
     if path.exists() {
-        return Writable::No("something else than a directory is there".to_owned());
+        return Writable::No("it exists and is not a directory".to_owned());
     }
     let parent = existing(path);
     let in_between = path.ancestors().skip(1).take_while(|above| *above != parent);
     if let Some(file) = in_between.into_iter().find(|above| above.exists()) {
-        return Writable::No(format!("{} is no directory", file.display()));
+        return Writable::No(format!("{} is not a directory", file.display()));
     }
     let probe = parent.join(unique);
     match fs::create_dir(&probe).and_then(|()| fs::remove_dir(&probe)) {
         Ok(()) => Writable::CanBeMade,
         Err(_) if probe.is_dir() => Writable::Left(probe.display().to_string()),
         Err(error) => {
-            Writable::No(format!("it does not exist, and cannot be made in {}: {error}", parent.display()))
+            Writable::No(format!("it does not exist and cannot be created in {}: {error}", parent.display()))
         }
     }
 }
@@ -110,12 +110,12 @@ mod tests {
     #[tokio::test]
     async fn a_directory_is_written_to_and_left_as_it_was() {
         let directory = tempfile::tempdir().expect("a directory");
-        let found = inspect(directory.path().to_owned()).await.expect("found out");
+        let found = inspect(directory.path().to_owned()).await.expect("inspected");
         assert_eq!((found.writable, found.held_by), (Writable::Yes, None));
         assert!(found.free_bytes.is_some_and(|free| free > 0));
-        let below = inspect(directory.path().join("a").join("b")).await.expect("found out");
+        let below = inspect(directory.path().join("a").join("b")).await.expect("inspected");
         assert_eq!(below.writable, Writable::CanBeMade);
-        assert!(names(directory.path()).is_empty(), "nothing is left");
+        assert!(names(directory.path()).is_empty(), "the check must leave no file");
     }
 
     #[tokio::test]
@@ -124,7 +124,7 @@ mod tests {
         let file = directory.path().join("file");
         fs::write(&file, "").expect("written");
         for path in [file.clone(), file.join("below")] {
-            let found = inspect(path).await.expect("found out");
+            let found = inspect(path).await.expect("inspected");
             assert!(matches!(found.writable, Writable::No(_)), "{found:?}");
         }
         assert_eq!(names(directory.path()), ["file"]);
@@ -135,18 +135,18 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().to_owned();
         fs::write(path.join(LOCK), "process 7\n").expect("written");
-        assert_eq!(inspect(path.clone()).await.expect("found out").held_by, None);
+        assert_eq!(inspect(path.clone()).await.expect("inspected").held_by, None);
         let lock = File::open(path.join(LOCK)).expect("opened");
-        lock.try_lock().expect("nobody keeps it");
-        assert_eq!(inspect(path).await.expect("found out").held_by.as_deref(), Some("process 7"));
+        lock.try_lock().expect("the address is free");
+        assert_eq!(inspect(path).await.expect("inspected").held_by.as_deref(), Some("process 7"));
     }
 
     #[tokio::test]
     async fn a_directory_without_rights_is_not_writable() {
         let directory = tempfile::tempdir().expect("a directory");
         fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o500)).expect("changed");
-        let found = inspect(directory.path().to_owned()).await.expect("found out");
+        let found = inspect(directory.path().to_owned()).await.expect("inspected");
         let is_root = rustix::process::geteuid().is_root();
-        assert_eq!(matches!(found.writable, Writable::No(_)), !is_root, "root may all the same: {found:?}");
+        assert_eq!(matches!(found.writable, Writable::No(_)), !is_root, "only root may write: {found:?}");
     }
 }

@@ -195,7 +195,7 @@ mod tests {
         assert_eq!((mode(&directory.path().join("a")), mode(&inner), mode(&target)), (0o700, 0o700, 0o600));
         fs::set_permissions(&inner, fs::Permissions::from_mode(0o755)).unwrap();
         make_private(&inner).unwrap();
-        assert_eq!(mode(&inner), 0o700, "what was there before is mended");
+        assert_eq!(mode(&inner), 0o700, "the mode of an existing directory must be corrected");
     }
 
     #[test]

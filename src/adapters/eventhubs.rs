@@ -176,7 +176,7 @@ impl EventHub {
         let result = match timeout(limit, &mut task).await {
             Ok(Ok(result)) => result.map_err(|error| classify(operation, &error)),
             Ok(Err(_panicked)) => {
-                let reason = "the answer was not understood by the SDK".to_owned();
+                let reason = "the SDK could not parse the answer".to_owned();
                 Err(SourceError::Lost { operation, reason })
             }
             Err(_) => {
@@ -367,7 +367,8 @@ async fn close_client(client: ConsumerClient) {
 fn translate(event: &ReceivedEventData) -> Result<Message, SourceError> {
     // Without both, there is no position to check or to resume from.
     let (Some(number), Some(offset)) = (event.sequence_number(), event.offset()) else {
-        let reason = "an event without sequence number or offset: no Event Hubs partition".to_owned();
+        let reason =
+            "an event without sequence number or offset: this is not a partition of Event Hubs".to_owned();
         return Err(SourceError::Lost { operation: "receiving", reason });
     };
     let raw = event.raw_amqp_message();
@@ -461,10 +462,10 @@ mod tests {
 
     #[test]
     fn links_deliver_less_ahead_where_there_are_many_of_them() {
-        assert_eq!(prefetch(2_000, 0), 2_000, "nobody has asked how many there are");
+        assert_eq!(prefetch(2_000, 0), 2_000, "the number of partitions is unknown");
         assert_eq!(prefetch(2_000, 8), 2_000);
         assert_eq!(prefetch(2_000, 32), 500);
         assert_eq!(prefetch(2_000, 1_000), 250);
-        assert_eq!(prefetch(100, 1_000), 100, "never more than was asked for");
+        assert_eq!(prefetch(100, 1_000), 100, "never more than the configured prefetch");
     }
 }

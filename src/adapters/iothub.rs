@@ -260,7 +260,7 @@ impl TwinRegistry for IotHub {
     }
 
     fn unaskable(&self, key: &TwinKey) -> Option<String> {
-        address::twin(key).is_none().then(|| format!("{GET}: no URL can hold the id of {key}"))
+        address::twin(key).is_none().then(|| format!("{GET}: the id of {key} cannot be part of a URL"))
     }
 
     async fn get(&self, key: &TwinKey) -> Got {

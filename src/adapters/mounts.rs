@@ -28,7 +28,7 @@ pub async fn warn_about_ephemeral(settings: &Settings) {
         }
     };
     if let Err(error) = tokio::task::spawn_blocking(warn).await {
-        tracing::debug!(%error, "the directories could not be looked at");
+        tracing::debug!(%error, "the mounts of the directories could not be checked");
     }
 }
 

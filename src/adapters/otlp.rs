@@ -61,7 +61,7 @@ const REFUSED: &str = "OTLP_REFUSED";
 
 /// The exporter cannot be created on this machine.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot set up the sending of traces: {reason} ({})", Self::CODE)]
+#[error("cannot set up the export of traces: {reason} ({})", Self::CODE)]
 pub struct Error {
     reason: String,
 }

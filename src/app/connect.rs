@@ -177,7 +177,7 @@ mod tests {
     async fn what_is_refused_ends_it_when_the_grace_is_over_and_not_before() {
         let (result, tries, health, _) =
             try_with(Duration::ZERO, vec![unreachable, refused, unreachable]).await;
-        assert_eq!(result.expect_err("given up").code(), "COSMOS_REFUSED");
+        assert_eq!(result.expect_err("a failure after the grace period").code(), "COSMOS_REFUSED");
         assert_eq!(tries, 2);
         assert!(matches!(health.facts().store, StoreState::Unreachable { .. }));
         let (result, tries, ..) = try_with(Duration::from_secs(600), vec![refused; 3]).await;
@@ -195,6 +195,6 @@ mod tests {
                 Err(dead_letters::Error::Directory { path: "/x".into(), reason: reason() }.into())
             })
             .await;
-        assert_eq!(result.expect_err("at once").code(), "DEAD_LETTER_DIRECTORY_UNUSABLE");
+        assert_eq!(result.expect_err("a failure at once").code(), "DEAD_LETTER_DIRECTORY_UNUSABLE");
     }
 }

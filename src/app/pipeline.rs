@@ -191,8 +191,8 @@ fn warn_about_shared_ids(settings: &Settings) {
         tracing::warn!(
             hubs = settings.iothub.hubs.len(),
             code = "DOCUMENT_FOREIGN",
-            "several IoT hubs with document.id = \"device\": where two have a device of one id, the first has the document, and \
-             events of the other become dead letters"
+            "several IoT hubs with document.id = \"device\": if two hubs have a device with the same id, the first \
+             keeps the document, and events of the other become dead letters"
         );
     }
 }
@@ -239,7 +239,7 @@ impl Running {
     async fn drain(mut self, limit: Duration, ended: Ended) -> Result<(), Error> {
         let Ended { mut outcome, router_ended } = ended;
         self.health.set_phase(Phase::Stopping);
-        tracing::info!("stopping: no more intake, finishing what was received");
+        tracing::info!("stopping: receiving no more events, and completing those that were received");
         self.intake_stop.cancel();
         if !router_ended {
             match timeout(limit, &mut self.router).await {
@@ -251,7 +251,7 @@ impl Running {
                     tracing::warn!(
                         events,
                         code = "DRAIN_INCOMPLETE",
-                        "not everything was durable in time: it is replayed after the next start"
+                        "not all events were completed in time: they are received again after the next start"
                     );
                 }
             }

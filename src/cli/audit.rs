@@ -27,25 +27,25 @@ const SHOWN: usize = 20;
 pub struct Arguments {
     #[command(flatten)]
     sources: Sources,
-    /// Only this hub; else all that are configured, one after the other.
+    /// Only this hub; by default all configured hubs, one after the other.
     #[arg(long, value_name = "NAME")]
     hub: Option<String>,
-    /// Percentage of the twins to look at, another part each time.
+    /// Percentage of the twins to compare; each audit takes a different part.
     #[arg(long, value_name = "PERCENT", default_value_t = 100.0, value_parser = percentage)]
     sample: f64,
-    /// Repairs what differs; else nothing is written.
+    /// Repairs differences; without this, nothing is written.
     #[arg(long)]
     repair: bool,
     /// Compares `$metadata` as well.
     #[arg(long)]
     strict: bool,
-    /// Leaves alone what changed within this time, as "30m", but for audit.recent_checks of it; else audit.tolerance.
+    /// Does not compare twins that changed within this time, e.g. "30m", except audit.recent_checks of them. Default: audit.tolerance.
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     tolerance: Option<Duration>,
-    /// Writes the whole report there, as JSON.
+    /// Writes the whole report to this file, as JSON.
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
-    /// One JSON object per hub.
+    /// Prints one JSON object per hub.
     #[arg(long)]
     json: bool,
 }
@@ -84,7 +84,7 @@ pub async fn run(arguments: &Arguments) -> Result<(), Error> {
         let label = format!("audit of {}", registry.hub());
         let report = match watched(arguments.json, label, position, Box::pin(work)).await {
             Ok(report) => report,
-            Err(Ended::Stopped) => return Err(stopped("there is no report of a part")),
+            Err(Ended::Stopped) => return Err(stopped("an incomplete audit has no report")),
             Err(error) => return Err(Error::Failed(error.to_string())),
         };
         match arguments.json {
@@ -110,7 +110,7 @@ fn end(reports: &[Report]) -> Result<(), Error> {
     let unknown: u64 = reports.iter().map(|report| report.unknown).sum();
     if unknown > 0 {
         return Err(Error::Failed(format!(
-            "{left} twins differ, and nothing is known about {unknown}: store or hub did not answer; nothing was changed there, audit again"
+            "{left} twins differ, and {unknown} could not be compared, because Cosmos DB or the hub did not answer; those were not changed: run the audit again"
         )));
     }
     match usize::try_from(left) {
@@ -144,16 +144,17 @@ fn text(report: &Report) -> String {
         orphans,
         if orphans > 0 { "documents that nobody updates: delete them" } else { "" },
     ));
-    let note = format!("changed within the tolerance: not compared; {} more were", report.recent_asked);
+    let note =
+        format!("changed within the tolerance and not compared; {} more were compared", report.recent_asked);
     rows.push(row("too recent", report.recent, &note));
-    rows.push(row("cleared", report.cleared, "the query was behind, the hub agrees"));
+    rows.push(row(
+        "cleared",
+        report.cleared,
+        "the query result was old; the hub's present twin equals the document",
+    ));
     for (name, count, note) in [
-        ("completed", report.completed, "fields of the identity, such as status, were brought in"),
-        (
-            "incomplete",
-            report.incomplete,
-            "lack fields of the identity, such as status: --repair brings them in",
-        ),
+        ("completed", report.completed, "fields of the identity, such as status, were added"),
+        ("incomplete", report.incomplete, "lack fields of the identity, such as status: --repair adds them"),
     ] {
         if count > 0 {
             rows.push(row(name, count, note));

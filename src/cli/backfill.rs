@@ -26,13 +26,13 @@ use crate::{
 pub struct Arguments {
     #[command(flatten)]
     sources: Sources,
-    /// Only this hub; else all that are configured, one after the other.
+    /// Only this hub; by default all configured hubs, one after the other.
     #[arg(long, value_name = "NAME")]
     hub: Option<String>,
-    /// Begins again where an earlier backfill was stopped half-way.
+    /// Begins from the beginning, even if an earlier backfill was stopped before its end.
     #[arg(long)]
     restart: bool,
-    /// One JSON object per hub.
+    /// Prints one JSON object per hub.
     #[arg(long)]
     json: bool,
 }
@@ -71,7 +71,7 @@ pub async fn run(arguments: &Arguments) -> Result<(), Error> {
         }
         if counts.rejected + counts.unknown > 0 {
             return Err(Error::Failed(format!(
-                "{} twins are refused by Cosmos DB, and about {} nobody answered: see the log",
+                "{} twins were refused by Cosmos DB, and there was no answer about {}: see the log",
                 counts.rejected, counts.unknown
             )));
         }
@@ -99,9 +99,9 @@ async fn fill(
     let label = format!("backfill of {}", registry.hub());
     match watched(quiet, label, position, Box::pin(work)).await {
         Ok(counts) => Ok(counts),
-        Err(backfill::Error::Ended(Ended::Stopped)) => {
-            Err(stopped("run the command again, or the daemon, and it goes on where it stopped"))
-        }
+        Err(backfill::Error::Ended(Ended::Stopped)) => Err(stopped(
+            "run the command again, or start the daemon: the backfill continues where it stopped",
+        )),
         Err(error) => Err(Error::Failed(error.to_string())),
     }
 }

@@ -29,10 +29,10 @@ const STOPPED: u8 = 130;
 pub struct Arguments {
     #[command(flatten)]
     sources: Sources,
-    /// Asks all services, too: each connection, right and quota. Writes a document and a blob to find out, and removes them.
+    /// Checks all services too: connections, permissions and quotas. Writes a test document and a test blob, and removes them.
     #[arg(long)]
     connect: bool,
-    /// Ends with 0 where there are warnings only: for init containers, pipelines and tests.
+    /// Exit code 0 if there are only warnings: for init containers, pipelines and tests.
     #[arg(long)]
     allow_warnings: bool,
     /// Prints one JSON object, for scripts.
@@ -92,14 +92,14 @@ fn place(problem: &config::Problem) -> String {
             format!("set {key} in a file for --config, or the variable TWINSYNC__{variable}")
         }
         (config::Origin::Default, None) => "set it in a file for --config".to_owned(),
-        (config::Origin::File(path), _) => format!("mend it in {}", path.display()),
-        (config::Origin::Environment(name), _) => format!("mend or unset {name}"),
+        (config::Origin::File(path), _) => format!("fix it in {}", path.display()),
+        (config::Origin::Environment(name), _) => format!("fix or unset {name}"),
     }
 }
 
 fn words(settings: &Settings) -> String {
     let set = settings.effective().iter().filter(|line| line.origin != config::Origin::Default).count();
-    format!("makes sense; {set} of {} settings are not the default", settings.effective().len())
+    format!("valid; {set} of {} settings are not the default", settings.effective().len())
 }
 
 /// The printed report.

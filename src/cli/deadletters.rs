@@ -30,14 +30,14 @@ pub struct Arguments {
 enum Command {
     /// Counts dead letters by reason and lists them, without their payloads.
     List(list::Arguments),
-    /// Prints one dead letter whole: reason, properties and body.
+    /// Prints one complete dead letter: reason, properties and body.
     Show(show::Arguments),
-    /// Applies dead letters through the normal path and removes those that are decided.
+    /// Applies dead letters again, and removes those that are applied or no longer needed.
     ///
-    /// Versions protect newer state: what is contained already ends as a duplicate. A dead letter that still can not be
-    /// applied stays, and the exit code is 1 then.
+    /// Versions protect newer state: a change that the document already contains is a duplicate. A dead letter that still
+    /// cannot be applied is kept, and the exit code is 1.
     Replay(replay::Arguments),
-    /// Removes dead letters for good.
+    /// Removes dead letters permanently.
     Discard(discard::Arguments),
 }
 

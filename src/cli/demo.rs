@@ -47,7 +47,7 @@ pub struct Arguments {
     /// Devices to register.
     #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u32).range(1..))]
     devices: u32,
-    /// Events that the hub emits; duplicates and replays come on top.
+    /// Events that the hub emits; duplicates and replays are added.
     #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..))]
     events: u64,
     /// The same seed gives the same operations.
@@ -65,7 +65,7 @@ pub struct Arguments {
     /// Prints one JSON object instead of the table.
     #[arg(long)]
     json: bool,
-    /// Keeps everything up afterwards, under a steady load, until Ctrl-C: for a look at the status page.
+    /// Keeps everything running afterwards, under a steady load, until Ctrl-C, so that you can see the status page.
     #[arg(long)]
     stay: bool,
 }
@@ -85,7 +85,7 @@ pub async fn run(arguments: &Arguments) -> Result<(), Error> {
 
 /// Returns how many twins differ at the end.
 async fn run_on(arguments: &Arguments, stack: &Stack) -> Result<usize, Error> {
-    let directory = tempfile::tempdir().map_err(|error| failed("cannot make a directory", &error))?;
+    let directory = tempfile::tempdir().map_err(|error| failed("cannot create a directory", &error))?;
     let program = std::env::current_exe().map_err(|error| failed("cannot find this program", &error))?;
     // Ctrl-C is for this process only: the daemon is asked to stop when everything is finished.
     let setup = Setup::new(&program, directory.path(), stack.endpoints(), COUNTS)?.in_a_group_of_its_own();
@@ -139,7 +139,7 @@ async fn stay<T>(
         };
         fleet
             .start(plan, Pace::Rate(arguments.rate))
-            .map_err(|error| failed("cannot go on with the fleet", &error))?;
+            .map_err(|error| failed("cannot continue with the fleet", &error))?;
         tokio::select! {
             _ = &mut interrupted => break,
             _ = fleet.phase_end() => {}
@@ -241,9 +241,9 @@ impl Show<'_> {
             let progress = fleet.progress();
             match progress.state {
                 State::Done => return Ok(seconds),
-                State::Waiting => {
-                    fleet.start_next_phase().map_err(|error| failed("cannot go on with the fleet", &error))?
-                }
+                State::Waiting => fleet
+                    .start_next_phase()
+                    .map_err(|error| failed("cannot continue with the fleet", &error))?,
                 State::Idle | State::Running | State::Stopped | State::Failed => {
                     let reason = progress.error.unwrap_or_else(|| "it was stopped".to_owned());
                     return Err(Error::Failed(format!("the fleet did not finish: {reason}")));
@@ -259,8 +259,10 @@ impl Show<'_> {
         loop {
             let progress = self.stack.fleet().progress();
             let sample = daemon.sample().await?;
-            let appended =
-                self.stack.appended().map_err(|error| failed("cannot look into the broker", &error))?;
+            let appended = self
+                .stack
+                .appended()
+                .map_err(|error| failed("cannot read the state of the broker", &error))?;
             self.bar.set_message(match self.arguments.one_hub {
                 true => format!("phase {} of {}, one hub", progress.phase, progress.phases),
                 false => format!("phase {} of {}", progress.phase, progress.phases),
@@ -277,7 +279,7 @@ impl Show<'_> {
                 (seen, moved) = (handled(&sample), Instant::now());
             } else if moved.elapsed() > STUCK {
                 let reason =
-                    format!("the daemon stands at {seen} of {appended} events for {} s", STUCK.as_secs());
+                    format!("the daemon has stayed at {seen} of {appended} events for {} s", STUCK.as_secs());
                 return Err(Error::Failed(format!("{reason}\n{}", daemon.log())));
             }
             tokio::time::sleep(POLL).await;

@@ -46,7 +46,7 @@ pub(in crate::cli) fn printable(text: &str, keep_lines: bool) -> String {
 
 /// `1 dead letter`, `2 dead letters`.
 pub(in crate::cli) fn letters(count: u64) -> String {
-    format!("{count} letter{}", if count == 1 { "" } else { "s" })
+    format!("{count} dead letter{}", if count == 1 { "" } else { "s" })
 }
 
 /// Pads the columns of a table to the widest cell, two spaces apart.

@@ -7,7 +7,7 @@ use super::{Error, Sources};
 pub struct Arguments {
     #[command(flatten)]
     sources: Sources,
-    /// One JSON object per key instead of a table.
+    /// Prints one JSON object per key instead of a table.
     #[arg(long)]
     json: bool,
 }

@@ -32,10 +32,10 @@ use crate::{
 pub struct Arguments {
     #[command(flatten)]
     sources: Sources,
-    /// The hub; needed for --device where several are configured.
+    /// The hub; required with --device if several hubs are configured.
     #[arg(long, value_name = "NAME")]
     hub: Option<String>,
-    /// A device, with all its modules. Exit code 1 where neither the hub nor Cosmos DB knows it.
+    /// A device, with all its modules. Exit code 1 if neither the hub nor Cosmos DB knows it.
     #[arg(long, value_name = "ID")]
     device: Option<String>,
     /// Only this module of the device.
@@ -45,13 +45,13 @@ pub struct Arguments {
     /// minutes behind.
     #[arg(long = "where", value_name = "CONDITION")]
     condition: Option<String>,
-    /// With --where: modules that match, not devices.
+    /// With --where: selects modules instead of devices.
     #[arg(long, requires = "condition")]
     modules: bool,
-    /// Says what differs and writes nothing.
+    /// Reports differences and writes nothing.
     #[arg(long)]
     dry_run: bool,
-    /// One JSON object per twin, then the counts.
+    /// Prints one JSON object per twin, then the counts.
     #[arg(long)]
     json: bool,
 }
@@ -122,7 +122,7 @@ impl Resync<'_> {
         // The hub may have modules without a document. An id with a quotation mark cannot be written in a query.
         if device.device.contains('\'') {
             return output_note(
-                "modules that have no document yet were not looked for: the id has a quotation mark",
+                "modules that have no document yet were not searched for, because the id has a quotation mark",
             );
         }
         let condition = format!("deviceId = '{}'", device.device);
@@ -186,7 +186,9 @@ impl Resync<'_> {
             match verdict {
                 RetryOutcome::Reconciled(verdict) => self.tell(&key, &verdict)?,
                 RetryOutcome::Exhausted(_) => self.line(&key, "unknown", None)?,
-                RetryOutcome::Stopped => return Err(stopped("what was resynced stays so")),
+                RetryOutcome::Stopped => {
+                    return Err(stopped("twins that were already resynced stay correct"));
+                }
             }
         }
         Ok(())
@@ -246,7 +248,7 @@ impl Resync<'_> {
         match failed {
             0 => Ok(()),
             failed => Err(Error::Failed(format!(
-                "{failed} twins are refused by Cosmos DB, or nobody answered about them: see the log"
+                "{failed} twins were refused by Cosmos DB, or there was no answer about them: see the log"
             ))),
         }
     }
@@ -254,7 +256,7 @@ impl Resync<'_> {
 
 fn ended(error: Ended) -> Error {
     match error {
-        Ended::Stopped => stopped("what was resynced stays so"),
+        Ended::Stopped => stopped("twins that were already resynced stay correct"),
         Ended::Refused { .. } => Error::Usage(error.to_string()),
         Ended::Silent { .. } => Error::Failed(error.to_string()),
     }

@@ -40,10 +40,10 @@ const LINES: usize = 8;
 pub struct Arguments {
     #[command(flatten)]
     place: Place,
-    /// Looks again every two seconds, until Ctrl-C.
+    /// Repeats every two seconds, until Ctrl-C.
     #[arg(long)]
     watch: bool,
-    /// Prints the answer of /api/status, on one line for each look.
+    /// Prints the answer of /api/status as JSON, one line per request.
     #[arg(long)]
     json: bool,
 }
@@ -53,7 +53,7 @@ pub struct Arguments {
 pub struct HealthcheckArguments {
     #[command(flatten)]
     place: Place,
-    /// Asks whether it does its work, not only whether it lives.
+    /// Checks whether the replica is ready, not only whether it is live.
     #[arg(long)]
     ready: bool,
 }
@@ -63,7 +63,7 @@ pub struct HealthcheckArguments {
 struct Place {
     #[command(flatten)]
     sources: Sources,
-    /// Where the replica listens, e.g. http://127.0.0.1:8080. Not given: http.listen of the configuration.
+    /// Address of the replica, e.g. http://127.0.0.1:8080. Default: http.listen of the configuration.
     #[arg(long, value_name = "URL")]
     address: Option<Url>,
 }
@@ -80,8 +80,7 @@ impl Place {
     fn configured(&self) -> Result<Url, Error> {
         let listen = config::listen_address(&self.sources.files, config::process_environment())?;
         let Some(address) = listen else {
-            let text =
-                "http.listen is \"off\", so a replica with this configuration answers nobody: give --address";
+            let text = "http.listen is \"off\", so a replica with this configuration does not serve its status: give --address";
             return Err(Error::Usage(text.to_owned()));
         };
         let address = http::reachable(address);
@@ -92,7 +91,7 @@ impl Place {
 fn client() -> Result<reqwest::Client, Error> {
     // A proxy from the environment is for outgoing requests, not for the replica on this machine.
     let client = reqwest::Client::builder().timeout(LIMIT).no_proxy().build();
-    client.map_err(|error| Error::Failed(format!("cannot make a client: {error}")))
+    client.map_err(|error| Error::Failed(format!("cannot create an HTTP client: {error}")))
 }
 
 async fn get(client: &reqwest::Client, url: &Url) -> Result<reqwest::Response, Error> {
@@ -202,7 +201,7 @@ fn show(status: &Status) -> Result<(), Error> {
     line(table(&rows).trim_end())?;
     if !status.tokens.is_empty() {
         line("")?;
-        let mut rows = vec![["TOKEN", "GIVEN", "GOOD FOR", "NOT RENEWED"].map(str::to_owned)];
+        let mut rows = vec![["TOKEN", "ISSUED", "VALID FOR", "NOT RENEWED"].map(str::to_owned)];
         rows.extend(status.tokens.iter().map(|found| token(found, status.at)));
         line(table(&rows).trim_end())?;
     }
@@ -373,7 +372,7 @@ fn count(count: &Count, as_of: Option<Ticks>, now: Ticks) -> [String; 4] {
             let more = if more > 0 { format!("; {} more", grouped(more)) } else { String::new() };
             format!("{}{more}", shown.join("; "))
         }
-        None if count.total.is_some() => "too many to be told apart".to_owned(),
+        None if count.total.is_some() => "too many to show one by one".to_owned(),
         Some(_) | None => String::new(),
     };
     [

@@ -10,14 +10,14 @@ pub(super) fn url(text: &str) -> Result<Url, String> {
     const EXAMPLE: &str = "write e.g. \"https://contoso.blob.core.windows.net/twinsync\"";
     let lower = text.to_ascii_lowercase();
     if lower.contains("accountkey=") || lower.contains("sharedaccesssignature=") {
-        return Err(format!("is a connection string: {EXAMPLE}, with a SAS behind it or with [credential]"));
+        return Err(format!("is a connection string: {EXAMPLE}, with a SAS appended or with [credential]"));
     }
     let mut url = Url::parse(text).map_err(|error| format!("is not a URL ({error}): {EXAMPLE}"))?;
     if !matches!(url.scheme(), "https" | "http") || url.host_str().is_none_or(str::is_empty) {
         return Err(format!("is not an https address: {EXAMPLE}"));
     }
     if !url.username().is_empty() || url.password().is_some() {
-        return Err(format!("holds a user or password: {EXAMPLE}"));
+        return Err(format!("contains a user name or password: {EXAMPLE}"));
     }
     // A trailing slash would put all blobs below a name that begins with a slash.
     let path = url.path().trim_end_matches('/').to_owned();
@@ -32,9 +32,10 @@ pub(super) fn url(text: &str) -> Result<Url, String> {
     let of_blob = url.query_pairs().any(|(name, value)| name == "sr" && value == "b");
     let signed = url.query_pairs().any(|(name, value)| name == "sig" && !value.is_empty());
     match url.query() {
-        Some(_) if of_blob => Err("has the SAS of a single blob: make one for the container".to_owned()),
+        Some(_) if of_blob => Err("has the SAS of a single blob: create one for the container".to_owned()),
         Some(_) if !signed => {
-            Err("has a query that is no SAS (sig= is missing): copy it whole, or leave it out".to_owned())
+            Err("has a query that is not a SAS (sig= is missing): copy the whole SAS, or remove the query"
+                .to_owned())
         }
         Some(_) | None => Ok(url),
     }
@@ -60,6 +61,6 @@ pub(super) fn api_version(text: &str) -> Result<String, String> {
     if text.len() == 10 && text.bytes().enumerate().all(shape) {
         Ok(text.to_owned())
     } else {
-        Err(format!("{text:?} is not a version: write a day such as \"2025-11-05\""))
+        Err(format!("{text:?} is not a version: write a date such as \"2025-11-05\""))
     }
 }

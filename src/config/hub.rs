@@ -15,7 +15,7 @@ const EXAMPLE: &str = "write e.g. \"contoso.azure-devices.net\"";
 const WHERE: &str = "copy the connection string of a policy with the permission ServiceConnect, such as `service`, from the \
                      hub's page of shared access policies";
 
-const SEVERAL: &str = "has several addresses and does not say of which hub: write one for all, or e.g. \
+const SEVERAL: &str = "has several addresses without the names of their hubs: write one for all hubs, or e.g. \
                        \"contoso=http://127.0.0.1:8091, fabrikam=http://127.0.0.1:8092\"";
 
 /// The items of a list that is separated by commas or blanks. Neither host names nor connection strings contain these.
@@ -85,12 +85,14 @@ impl PolicyString {
                     ));
                 }
                 _ => {
-                    return Err(format!("has a part that no connection string of an IoT hub has: {advice}"));
+                    return Err(format!(
+                        "has a part that does not belong in a connection string of an IoT hub: {advice}"
+                    ));
                 }
             };
             if slot.replace(value).is_some() {
                 return Err(format!(
-                    "has a connection string with a part twice (separate several by commas): {advice}"
+                    "has a connection string in which a part appears twice (separate several connection strings by commas): {advice}"
                 ));
             }
         }
@@ -202,13 +204,13 @@ fn endpoint(text: &str) -> Result<Url, String> {
     const EXAMPLE: &str = "write e.g. \"http://127.0.0.1:8090\", or leave it out for Azure";
     let url = Url::parse(text).map_err(|error| format!("{text:?} is not a URL ({error}): {EXAMPLE}"))?;
     if !url.username().is_empty() || url.password().is_some() {
-        return Err(format!("holds a user or password: {EXAMPLE}"));
+        return Err(format!("contains a user name or password: {EXAMPLE}"));
     }
     if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none_or(str::is_empty) {
         return Err(format!("{text:?} is not an http address: {EXAMPLE}"));
     }
     if url.query().is_some() || url.fragment().is_some() {
-        return Err(format!("{text:?} has more than an address: {EXAMPLE}"));
+        return Err(format!("{text:?} contains more than an address: {EXAMPLE}"));
     }
     Ok(url)
 }

@@ -150,7 +150,11 @@ impl Layers {
                 self.set(key, Ok(value), &origin);
             } else if let Some(meant) = self.written_with_single_underscores(&upper) {
                 let right = format!("{PREFIX}{}", meant.to_ascii_uppercase().replace('.', "__"));
-                self.problem(None, &origin, format!("sections are set off by two underscores: use {right}"));
+                self.problem(
+                    None,
+                    &origin,
+                    format!("sections are separated by two underscores: use {right}"),
+                );
             }
         }
     }
@@ -186,7 +190,8 @@ impl Layers {
     /// The message about a key that does not exist.
     fn unknown(&self, key: &str) -> String {
         if key == raw::COUNTS || key.strip_prefix("counts.").is_some_and(|rest| !starts_with_digit(rest)) {
-            return "is a list: write [[counts]], in two brackets, before the keys of each count".to_owned();
+            return "is a list: write [[counts]], in double brackets, before the keys of each count"
+                .to_owned();
         }
         if let Some((place, _)) = key.strip_prefix("counts.").and_then(|rest| rest.split_once('.')) {
             let known = raw::COUNT.map(|name| format!("counts.{place}.{name}"));
@@ -295,7 +300,7 @@ fn leaves(text: &str) -> Result<Vec<Leaf>, String> {
 /// The place and the error, without the excerpt in between: the offending line may contain a secret.
 fn without_excerpt(message: &str) -> String {
     let mut lines = message.lines().map(str::trim).filter(|line| !line.is_empty());
-    let first = lines.next().unwrap_or("is not TOML");
+    let first = lines.next().unwrap_or("is not valid TOML");
     let reason = lines.rfind(|line| !line.contains('|'));
     match reason {
         Some(reason) => format!("{first}: {reason}"),

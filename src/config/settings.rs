@@ -68,7 +68,7 @@ pub struct Counting {
     pub declared: Vec<Declared>,
     /// From one look at the changes of the container to the next.
     pub interval: Duration,
-    /// How often everything is counted anew; `None`: after a start only.
+    /// How often everything is counted again; `None`: after a start only.
     pub recount_interval: Option<Duration>,
 }
 

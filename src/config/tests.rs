@@ -59,7 +59,7 @@ fn the_list_of_secrets_is_the_list_of_secret_fields() {
 #[test]
 fn a_minimal_configuration_has_the_documented_defaults() {
     let settings = load_with(&[], &[]).unwrap();
-    assert_eq!(settings.eventhubs.hubs(), ["twins"], "names that differ in case are one hub");
+    assert_eq!(settings.eventhubs.hubs(), ["twins"], "names that differ only in case are one Event Hub");
     assert_eq!(settings.eventhubs.prefetch.get(), 2000);
     assert_eq!(settings.eventhubs.start, Start::Earliest);
     assert_eq!(settings.credential.identity, Identity::Managed { client_id: None });
@@ -94,10 +94,12 @@ fn the_shipped_files_load() {
     let load = |name: &str| Settings::load(&[repository_file(name)], std::iter::empty());
     let local = load("local.toml").unwrap();
     assert!(matches!(local.credential.identity, Identity::Emulator { .. }));
-    assert!(!local.cosmos.binary_encoding, "auto is off for loopback");
+    assert!(!local.cosmos.binary_encoding, "`auto` is off for loopback");
     let production = load("production.example.toml").unwrap();
     assert_eq!(production.telemetry.log_format, LogFormat::Json);
-    let DeadLetters::Blob(blob) = production.dead_letters else { panic!("all replicas share them") };
+    let DeadLetters::Blob(blob) = production.dead_letters else {
+        panic!("the example must keep checkpoints in blobs")
+    };
     assert_eq!(production.checkpoint.store, CheckpointStore::Blob(blob));
     assert_eq!(production.iothub.hubs[0].name.as_str(), "contoso");
 }
@@ -123,7 +125,7 @@ fn later_layers_win_and_every_value_knows_its_origin() {
     );
     assert_eq!(line("router.linger").origin, Origin::Default);
     assert_eq!(line("cosmos.key").value, REDACTED);
-    assert_eq!(line("credential.token").value, "", "an unset secret is shown as unset");
+    assert_eq!(line("credential.token").value, "", "an unset secret must be shown as unset");
     assert!(!format!("{settings:?}").contains("c2VjcmV0"));
 }
 
@@ -210,7 +212,7 @@ fn what_is_wrong_with_a_count_is_told_with_its_place() {
         ("[[counts]]\nname = \"a\"\nwhere = \"tags.a =\"\n", "counts.0.where (file PLACE): at character 8"),
         (
             "[[counts]]\nname = \"a\"\nwhere = \"status = 'enabled'\"\n",
-            "counts.0.where (file PLACE): status is in no event",
+            "counts.0.where (file PLACE): status is not in any event",
         ),
         (
             "[[counts]]\nname = \"a\"\ngroup_by = \"deviceId\"\n",
@@ -229,7 +231,7 @@ fn what_is_wrong_with_a_count_is_told_with_its_place() {
         assert_eq!(
             error.matches("counts").count() - error.matches("[[counts]]").count(),
             1 + usize::from(expected.contains("did you mean")),
-            "one line: {error}"
+            "one line for each problem: {error}"
         );
     }
     for (key, value, expected) in [
@@ -253,7 +255,7 @@ fn all_problems_come_at_once_one_line_each() {
             .into_iter()
             .map(|(name, value)| (name.to_owned(), value.to_owned())),
     )
-    .expect_err("much is wrong");
+    .expect_err("several problems");
     let keys: Vec<_> = error.problems.iter().map(|problem| problem.key.as_deref()).collect();
     for key in [
         None, // the file
@@ -291,7 +293,7 @@ fn values_that_are_commonly_mistaken_say_what_to_write() {
         ("EVENTHUBS__NAMESPACE", "contoso", "\"contoso.servicebus.windows.net\""),
         ("EVENTHUBS__NAMESPACE", "con toso.net", "not a host name"),
         ("EVENTHUBS__ENDPOINT", "127.0.0.1:5672", "amqp://127.0.0.1:5672"),
-        ("EVENTHUBS__ENDPOINT", "amqp://u:p@127.0.0.1:5672", "user or password"),
+        ("EVENTHUBS__ENDPOINT", "amqp://u:p@127.0.0.1:5672", "user name or password"),
         ("EVENTHUBS__PREFETCH", "0", "from 1 to 50000"),
         ("EVENTHUBS__START", "oldest", "\"earliest\", \"latest\""),
         ("EVENTHUBS__CONSUMER_GROUP", "a/b", "is not a name"),
@@ -309,7 +311,7 @@ fn values_that_are_commonly_mistaken_say_what_to_write() {
         ("BLOB__CONTAINER_URL", "https://c.blob.core.windows.net/Twins", "lower-case"),
         ("BLOB__CONTAINER_URL", "c.blob.core.windows.net/twins", "is not a URL"),
         ("BLOB__CONTAINER_URL", "ftp://c/twins?sig=c2VjcmV0", "is not an https address"),
-        ("BLOB__CONTAINER_URL", "https://u:c2VjcmV0@c/twins", "user or password"),
+        ("BLOB__CONTAINER_URL", "https://u:c2VjcmV0@c/twins", "user name or password"),
         ("BLOB__CONTAINER_URL", "https://c/twins?sp=rl&se=c2VjcmV0", "sig= is missing"),
         ("BLOB__CONTAINER_URL", "https://c/twins/x?sr=b&sig=c2VjcmV0", "name of a container"),
         ("BLOB__CONTAINER_URL", "https://c/twins?sr=b&sig=c2VjcmV0", "single blob"),
@@ -319,8 +321,8 @@ fn values_that_are_commonly_mistaken_say_what_to_write() {
         ("BLOB__API_VERSION", "latest", "2025-11-05"),
         ("LEASE__DURATION", "14s", "3 times lease.renew_interval"),
         ("LEASE__RENEW_INTERVAL", "11s", "3 times"),
-        ("LEASE__RENEW_INTERVAL", "0s", "longer than nothing"),
-        ("CHECKPOINT__INTERVAL", "0s", "longer than nothing"),
+        ("LEASE__RENEW_INTERVAL", "0s", "longer than 0"),
+        ("CHECKPOINT__INTERVAL", "0s", "longer than 0"),
         ("HTTP__LISTEN", "8080", "IP address with a port"),
         ("HTTP__IDLE_TIMEOUT", "soon", "duration"),
         ("HTTP__IDLE_TIMEOUT", "30", "has no unit"),
@@ -354,7 +356,7 @@ fn values_that_are_commonly_mistaken_say_what_to_write() {
         (
             "IOTHUB__CONNECTION_STRINGS",
             "HostName=a.b;SharedAccessKeyName=p;SharedAccessKey=c2VjcmV0;HostName=c.d",
-            "part twice",
+            "part appears twice",
         ),
         (
             "IOTHUB__CONNECTION_STRINGS",
@@ -362,16 +364,20 @@ fn values_that_are_commonly_mistaken_say_what_to_write() {
             "not base64",
         ),
         ("IOTHUB__CONNECTION_STRINGS", "HostName=a.b;SharedAccessSignature=c2VjcmV0", "would expire"),
-        ("IOTHUB__CONNECTION_STRINGS", "HostName=a.b;Key=c2VjcmV0", "no connection string of an IoT hub has"),
+        (
+            "IOTHUB__CONNECTION_STRINGS",
+            "HostName=a.b;Key=c2VjcmV0",
+            "does not belong in a connection string of an IoT hub",
+        ),
         ("IOTHUB__ENDPOINT", "127.0.0.1:8090", "http://127.0.0.1:8090"),
-        ("IOTHUB__ENDPOINT", "http://u:c2VjcmV0@127.0.0.1", "user or password"),
+        ("IOTHUB__ENDPOINT", "http://u:c2VjcmV0@127.0.0.1", "user name or password"),
         ("IOTHUB__ENDPOINT", "http://devkit:8090", "to the network"),
         ("IOTHUB__ENDPOINT", "amqp://127.0.0.1", "is not an http address"),
         ("IOTHUB__ENDPOINT", "https://127.0.0.1/?x=1", "more than an address"),
-        ("IOTHUB__ENDPOINT", "nobody=http://127.0.0.1:8090", "\"nobody\", which is no hub above"),
+        ("IOTHUB__ENDPOINT", "nobody=http://127.0.0.1:8090", "\"nobody\", which is not a configured hub"),
         ("IOTHUB__ENDPOINT", "a=http://127.0.0.1:1,A=http://127.0.0.1:2", "two addresses for the hub \"a\""),
-        ("IOTHUB__ENDPOINT", "http://127.0.0.1:1,http://127.0.0.1:2", "does not say of which hub"),
-        ("IOTHUB__ENDPOINT", "http://127.0.0.1:1,a=http://127.0.0.1:2", "does not say of which hub"),
+        ("IOTHUB__ENDPOINT", "http://127.0.0.1:1,http://127.0.0.1:2", "without the names of their hubs"),
+        ("IOTHUB__ENDPOINT", "http://127.0.0.1:1,a=http://127.0.0.1:2", "without the names of their hubs"),
         ("IOTHUB__ENDPOINT", "a=127.0.0.1:8090", "http://127.0.0.1:8090"),
         ("IOTHUB__TIER", "b1", "\"s1\""),
         ("IOTHUB__UNITS", "201", "from 1 to 200"),
@@ -381,9 +387,9 @@ fn values_that_are_commonly_mistaken_say_what_to_write() {
         ("IOTHUB__SHARE", "50%", "above 0 and up to 1"),
         ("EVENTHUBS__PARTITION_DISCOVERY_INTERVAL", "500ms", "\"1s\" to \"30m\""),
         ("EVENTHUBS__PARTITION_DISCOVERY_INTERVAL", "1h", "\"1s\" to \"30m\""),
-        ("IOTHUB__REQUEST_TIMEOUT", "0s", "longer than nothing"),
+        ("IOTHUB__REQUEST_TIMEOUT", "0s", "longer than 0"),
         ("REPAIR__CONCURRENCY", "65", "from 1 to 64"),
-        ("REPAIR__SCAN_INTERVAL", "0s", "longer than nothing"),
+        ("REPAIR__SCAN_INTERVAL", "0s", "longer than 0"),
         ("BACKFILL__ON_START", "if_empty", "needs a hub to copy from"),
         ("BACKFILL__ON_START", "always", "\"never\", \"if_empty\""),
         ("BACKFILL__CONCURRENCY", "0", "from 1 to 256"),
@@ -432,7 +438,7 @@ fn real_tokens_never_travel_in_the_clear_and_emulator_tokens_never_to_azure() {
     let emulator = [("TWINSYNC__CREDENTIAL__KIND", "emulator"), ("TWINSYNC__CREDENTIAL__TOKEN", "t")];
     let error = refused(&emulator);
     assert!(error.contains("needs eventhubs.endpoint"), "{error}");
-    assert!(error.contains("means nothing to this account"), "{error}");
+    assert!(error.contains("this account does not accept"), "{error}");
     let complete = [
         emulator[0],
         emulator[1],
@@ -475,7 +481,7 @@ fn a_container_is_named_with_or_without_signature_and_shown_without() {
     ];
     with("http://storage:10000/devstoreaccount1/twins?sig=x", &emulated);
     let error = refused(&[&emulated[..], &[("TWINSYNC__BLOB__CONTAINER_URL", "https://c/twins")]].concat());
-    assert!(error.contains("means nothing to this account"), "{error}");
+    assert!(error.contains("this account does not accept"), "{error}");
 }
 
 #[test]
@@ -505,10 +511,12 @@ fn hubs_are_named_by_host_or_by_connection_string() {
             ("fabrikam", "fabrikam.azure-devices.net"),
             ("tailspin", "tailspin.azure-devices.net"),
         ],
-        "names of hubs have one spelling"
+        "names of hubs must have one spelling"
     );
     assert_eq!(settings.iothub.hubs[1].access, HubAccess::Credential);
-    let HubAccess::Policy { name, key } = &settings.iothub.hubs[3].access else { panic!("has a policy") };
+    let HubAccess::Policy { name, key } = &settings.iothub.hubs[3].access else {
+        panic!("the hub has no policy")
+    };
     assert_eq!((name.as_str(), key.expose()), ("own", "c2VjcmV0"));
     assert_eq!(settings.checkpoint.on_invalid, OnInvalid::EarliestAndAudit);
     assert_eq!(settings.backfill.on_start, BackfillOnStart::IfEmpty);
@@ -529,7 +537,7 @@ fn a_hub_named_both_ways_is_refused_and_its_key_not_shown() {
             "HostName=Contoso.azure-devices.net;SharedAccessKeyName=p;SharedAccessKey=c2VjcmV0",
         ),
     ]);
-    assert!(error.contains("\"contoso\", which iothub.hosts names, too"), "{error}");
+    assert!(error.contains("\"contoso\", which iothub.hosts names too"), "{error}");
     assert!(!error.contains("c2VjcmV0"), "{error}");
 }
 
@@ -555,7 +563,7 @@ fn emulators_stand_for_all_hubs_or_each_for_its_own() {
         [one, other]
     );
     let error = refused(&with("contoso=http://devkit:8091"));
-    assert!(error.contains("means nothing to Azure"), "{error}");
+    assert!(error.contains("Azure does not accept"), "{error}");
 }
 
 #[test]
@@ -578,7 +586,7 @@ fn a_hub_never_sees_an_emulators_token_nor_the_network_a_real_one() {
         hosts,
     ];
     let error = refused(&emulated);
-    assert!(error.contains("means nothing to Azure"), "{error}");
+    assert!(error.contains("Azure does not accept"), "{error}");
     load_with(&[], &[&emulated[..], &[endpoint("http://devkit:8090")]].concat()).unwrap();
 }
 
@@ -588,7 +596,11 @@ fn port_of_the_platform_decides_unless_somebody_said_otherwise() {
     assert_eq!(listen(&[("PORT", "9000")]), Some("0.0.0.0:9000".parse().unwrap()));
     let explicit = ("TWINSYNC__HTTP__LISTEN", "[::1]:1234");
     assert_eq!(listen(&[explicit]), Some("[::1]:1234".parse().unwrap()));
-    assert_eq!(listen(&[explicit, ("PORT", "9000")]), Some("[::1]:1234".parse().unwrap()), "never wider");
+    assert_eq!(
+        listen(&[explicit, ("PORT", "9000")]),
+        Some("[::1]:1234".parse().unwrap()),
+        "PORT must not open more addresses"
+    );
     assert_eq!(listen(&[("TWINSYNC__HTTP__LISTEN", "off"), ("PORT", "9000")]), None);
     let error = refused(&[("PORT", "http")]);
     assert!(error.contains("http.listen (environment variable PORT)"), "{error}");
@@ -597,7 +609,7 @@ fn port_of_the_platform_decides_unless_somebody_said_otherwise() {
 #[test]
 fn the_token_comes_from_one_place_as_it_is_and_is_never_shown() {
     const TOKEN: &str = "c2VjcmV0-0123456789abcdef01234567";
-    assert_eq!(load_with(&[], &[]).unwrap().http.token, None, "off until somebody asks for it");
+    assert_eq!(load_with(&[], &[]).unwrap().http.token, None, "off by default");
     let (written, kept) = (file(&format!("[http]\ntoken = \"{TOKEN}\"\n")), file(&format!("{TOKEN}\n")));
     let path = kept.path().to_str().unwrap();
     for settings in [
@@ -611,11 +623,11 @@ fn the_token_comes_from_one_place_as_it_is_and_is_never_shown() {
     }
     let padded = format!("{TOKEN} ");
     for (extra, hint) in [
-        (vec![("TWINSYNC__HTTP__TOKEN", padded.as_str())], "white space around it"),
+        (vec![("TWINSYNC__HTTP__TOKEN", padded.as_str())], "begins or ends with white space"),
         (vec![("TWINSYNC__HTTP__TOKEN", "c2VjcmV0")], "openssl rand -hex 32"),
         (
             vec![("TWINSYNC__HTTP__TOKEN", TOKEN), ("TWINSYNC__HTTP__TOKEN_FILE", path)],
-            "http.token_file (environment variable TWINSYNC__HTTP__TOKEN_FILE): stands beside http.token",
+            "http.token_file (environment variable TWINSYNC__HTTP__TOKEN_FILE): is set together with http.token",
         ),
         (vec![("TWINSYNC__HTTP__TOKEN_FILE", "/nowhere")], "cannot be read"),
     ] {
@@ -644,10 +656,10 @@ fn what_can_only_be_a_slip_of_the_finger_is_refused() {
         ("TWINSYNC__LEASE__DURATION", "99999d", "at most \"1h\""),
         ("TWINSYNC__LEASE__RENEW_INTERVAL", "2h", "at most \"1h\""),
         ("TWINSYNC__SHUTDOWN__DRAIN_TIMEOUT", "10d", "at most \"1h\""),
-        ("TWINSYNC__SHUTDOWN__DRAIN_TIMEOUT", "0s", "longer than nothing"),
+        ("TWINSYNC__SHUTDOWN__DRAIN_TIMEOUT", "0s", "longer than 0"),
         ("TWINSYNC__DOCUMENT__TOMBSTONE_TTL", "1s", "at least \"1d\""),
         ("TWINSYNC__TELEMETRY__LOG_FILTER", " ", "is empty"),
-        ("TWINSYNC__HTTP__BLOCKED_AFTER", "0s", "longer than nothing"),
+        ("TWINSYNC__HTTP__BLOCKED_AFTER", "0s", "longer than 0"),
     ] {
         let error = refused(&[(name, text)]);
         assert!(error.contains(says), "{name}={text}: {error}");
@@ -791,7 +803,7 @@ fn the_variables_of_opentelemetry_count_where_ours_are_not_set() {
         assert!(load_with(&[], &[endpoint, other]).unwrap().otlp.is_none(), "{other:?}");
         assert!(
             load_with(&[], &[ours[1], other]).unwrap().otlp.is_some(),
-            "what is ours counts all the same"
+            "our own settings do not depend on the SDK's variables"
         );
     }
     assert!(

@@ -134,7 +134,7 @@ impl Check<'_> {
         match identity {
             Some(Identity::Emulator { .. }) if key.is_none() && !local(&endpoint) => self.problem(
                 "cosmos.key",
-                "is needed: the emulator's fixed token means nothing to this account. Set a key, or another \
+                "is needed: this account does not accept the emulator's fixed token. Set a key, or another \
                  credential.kind",
             ),
             Some(Identity::Emulator { .. }) | None => {}

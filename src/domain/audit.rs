@@ -115,8 +115,8 @@ mod tests {
     }
 
     proptest::proptest! {
-        /// Every twin that stays is asked about within as many scans as it takes to ask about all, whatever other twins
-        /// come and go.
+        /// Every twin that exists during all scans is asked about, within as many scans as asking about all of them takes.
+        /// Other twins may be created and deleted between scans.
         #[test]
         fn everyone_is_met_in_some_scan(
             stay in proptest::collection::btree_set(0_u64..1 << 53, 1..60),
@@ -186,17 +186,21 @@ mod tests {
         assert_eq!(
             again.wait_for(request, at(600), tolerance),
             Some(1800 * S),
-            "one in between is too early"
+            "an audit within the tolerance is too early"
         );
         let second = first.by_audit(request, at(1905), tolerance);
         assert_eq!(second.wait_for(request, at(2000), tolerance), None);
         assert_eq!(
             second.wait_for(Some(at(2000)), at(2000), tolerance),
             Some(Duration::ZERO),
-            "the next one"
+            "the second audit meets the request"
         );
         let at_once = none.by_audit(request, at(105), Duration::ZERO);
-        assert_eq!(at_once.wait_for(request, at(105), Duration::ZERO), None, "nothing is too recent");
+        assert_eq!(
+            at_once.wait_for(request, at(105), Duration::ZERO),
+            None,
+            "without tolerance one audit is enough"
+        );
     }
 
     #[test]

@@ -395,7 +395,7 @@ impl Finding {
     /// Not checked, because it needs another check that did not succeed.
     pub fn needs(kind: Kind, subject: &str) -> Self {
         let subject = if subject.is_empty() { String::new() } else { format!(" ({subject})") };
-        Self::Skipped(format!("it needs {}{subject}, which is not in order", kind.name()))
+        Self::Skipped(format!("it needs {}{subject}, which did not succeed", kind.name()))
     }
 
     /// How serious it is.

@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn letters_are_read_once_the_newest_and_the_oldest_first_and_forgotten_when_they_are_gone() {
+    fn dead_letters_are_read_once_newest_and_oldest_first_and_dropped_when_they_are_gone() {
         let mut reasons = Reasons::default();
         let letters: Vec<_> = (0..200).map(|number| letter(number, &number.to_string())).collect();
         let listing = Listing { letters: letters.clone(), more: true };

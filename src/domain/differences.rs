@@ -184,6 +184,6 @@ mod tests {
         let Differences { found, more } = differences(&stored(), TwinVersion(7), &twin, 10);
         assert_eq!((found.len(), more), (10, true));
         let Differences { found, more } = differences(&stored(), TwinVersion(7), &twin, 52);
-        assert_eq!((found.len(), more), (52, false), "exactly all of them");
+        assert_eq!((found.len(), more), (52, false), "all differences");
     }
 }

@@ -274,7 +274,7 @@ mod tests {
             body["properties"]["desired"]["$metadata"]["$lastUpdated"] = json!("2031-01-01T00:00:01Z");
         });
         let content = found(Some(&document()), Some(&other), Strictness::Content);
-        assert_eq!(content, Some(Drift::Incomplete), "no difference");
+        assert_eq!(content, Some(Drift::Incomplete), "no difference of the content");
         let strict = found(Some(&document()), Some(&other), Strictness::Metadata);
         assert_eq!(strict, Some(Drift::Different(Part::Metadata)));
     }

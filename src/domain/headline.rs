@@ -92,7 +92,7 @@ pub struct Unread {
 pub fn headline(phase: Phase, report: &Report, flow: &Flow, now: Ticks) -> Headline {
     let with = |level, text| Headline { level, text };
     if phase == Phase::Stopping {
-        return with(Level::Attention, "Stopping: what was received is being finished".to_owned());
+        return with(Level::Attention, "Stopping: received events are being completed".to_owned());
     }
     if let Some(reason) = report.live.reasons.first() {
         return with(Level::Bad, format!("Stalled: {reason}; only a restart helps"));
@@ -218,11 +218,11 @@ mod tests {
             measured_ago: None,
             ..flowing()
         };
-        let sick = report(&["loop lanes has not turned"], &["the store", "and that"], &["the registry"]);
+        let sick = report(&["loop lanes has not run"], &["the store", "and that"], &["the registry"]);
         assert_eq!(says(Phase::Stopping, &sick, &all).0, Level::Attention);
         assert_eq!(
             says(Phase::Running, &sick, &all),
-            (Level::Bad, "Stalled: loop lanes has not turned; only a restart helps".to_owned())
+            (Level::Bad, "Stalled: loop lanes has not run; only a restart helps".to_owned())
         );
         let sick = report(&[], &["the store does not answer", "and that"], &["the registry"]);
         assert_eq!(

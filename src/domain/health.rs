@@ -104,11 +104,11 @@ impl std::fmt::Display for Dependency {
             Self::EventHub(hub) => write!(f, "the Event Hub {hub}"),
             Self::DeadLetters => f.write_str("the dead-letter store"),
             Self::Checkpoints => f.write_str("the checkpoint store"),
-            Self::Leases => f.write_str("the checkpoint store, asked for leases,"),
+            Self::Leases => f.write_str("the lease store"),
             Self::Registry(hub) => write!(f, "the registry of the IoT hub {hub}"),
             Self::Traces => f.write_str("the receiver of traces"),
-            Self::EntraKeys => f.write_str("Entra ID, asked for its keys,"),
-            Self::Lag => f.write_str("what tells how far behind the copy is"),
+            Self::EntraKeys => f.write_str("the key endpoint of Entra ID"),
+            Self::Lag => f.write_str("the source of the copy's lag"),
             Self::ChangeFeed => f.write_str("the change feed of the container"),
         }
     }

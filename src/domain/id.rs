@@ -248,8 +248,8 @@ mod tests {
             [".", "..", "...", "a.b"].map(|device| id(TwinKey::device("h", device))),
             ["%2E", "%2E%2E", "...", "a.b"]
         );
-        assert_eq!(id(TwinKey::module("h", ".", "..")), ".|..", "no segment of its own");
-        assert_eq!(id(TwinKey::device("h", "%2E")), "%252E", "nobody else's");
+        assert_eq!(id(TwinKey::module("h", ".", "..")), ".|..", "dots are no path segment here");
+        assert_eq!(id(TwinKey::device("h", "%2E")), "%252E", "it must not be the id of another device");
     }
 
     #[test]

@@ -63,14 +63,14 @@ mod tests {
     #[test]
     fn what_is_under_way_is_completed_in_twenty_seconds() {
         let mut room = InFlightLimit::new(60_000, Duration::ZERO);
-        assert_eq!((room.events(), room.is_least()), (LEAST, true), "nothing is known yet");
+        assert_eq!((room.events(), room.is_least()), (LEAST, true), "the pace is unknown");
         assert_eq!(room.completed(500, SECOND), 10_000);
         assert!(!room.is_least());
-        assert_eq!(room.completed(100_000, SECOND), 60_000, "as many as memory allows");
+        assert_eq!(room.completed(100_000, SECOND), 60_000, "the limit of the memory");
         assert_eq!(
             InFlightLimit::new(60_000, Duration::ZERO).completed(1_000, 2 * SECOND),
             10_000,
-            "a pace is per second"
+            "the pace is per second"
         );
     }
 

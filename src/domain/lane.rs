@@ -351,7 +351,7 @@ mod tests {
     const LINGER: Duration = Duration::from_millis(50);
 
     #[test]
-    fn who_is_fresh_waits_for_nobody_and_who_is_late_for_a_part_of_that() {
+    fn an_event_lingers_for_a_part_of_its_age_within_limits() {
         let linger = Linger { always: Duration::from_millis(1), behind: Duration::from_millis(250) };
         for (age, expected) in [(0, 1), (20, 1), (100, 5), (1_000, 50), (5_000, 250), (86_400_000, 250)] {
             assert_eq!(linger.of(Duration::from_millis(age)), Duration::from_millis(expected), "{age} ms");
@@ -371,7 +371,7 @@ mod tests {
         assert_eq!(due, NOW + LINGER);
         lanes.push(&"a", 2, 1, NOW, LINGER * 9);
         assert_eq!(lanes.next(due, false), Some(("a", vec![1, 2])));
-        // An item that arrives in the meantime has its own wait, of which a part may be over.
+        // An item that arrives in the meantime has its own linger time. A part of it may have passed already.
         lanes.push(&"a", 3, 1, due, LINGER);
         lanes.done(&"a", due + LINGER / 2);
         assert_eq!(lanes.next(due + LINGER / 2, false), None);
@@ -389,7 +389,7 @@ mod tests {
         assert_eq!(lanes.next_due(), Some(NOW + LINGER / 2));
         lanes.push(&"a", 3, 1, NOW, LINGER);
         assert_eq!(lanes.next(NOW, false), Some(("a", vec![1, 2, 3])));
-        assert_eq!(lanes.next_due(), None, "what is left over of it counts for nothing");
+        assert_eq!(lanes.next_due(), None, "an item of the running batch has no due time");
         for item in 4..=6 {
             lanes.push(&"a", item, 1, NOW, LINGER);
         }
@@ -398,7 +398,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_waits_where_everything_is_wanted_at_once() {
+    fn nothing_lingers_when_all_lanes_are_taken_at_once() {
         let mut lanes = Lanes::new(10, BOUND);
         lanes.push(&"a", 1, 1, NOW, LINGER);
         lanes.push(&"b", 2, 1, NOW, LINGER / 2);
@@ -416,13 +416,13 @@ mod tests {
             lanes.push(&"a", item, 1, NOW, Duration::ZERO);
         }
         lanes.push(&"b", 0, 1, NOW, Duration::ZERO);
-        assert!(is_full(&lanes, "a") && !is_full(&lanes, "b"), "each for itself");
+        assert!(is_full(&lanes, "a") && !is_full(&lanes, "b"), "each lane has its own limit");
         lanes.next(NOW, false);
-        assert!(is_full(&lanes, "a"), "what is under way counts");
+        assert!(is_full(&lanes, "a"), "items of the running batch count");
         lanes.done(&"a", NOW);
         assert!(!is_full(&lanes, "a"));
         lanes.push(&"b", 1, 99, NOW, Duration::ZERO);
-        assert!(is_full(&lanes, "b"), "by weight");
+        assert!(is_full(&lanes, "b"), "the weight has a limit as well");
         lanes.next(NOW, false);
         lanes.partly_done(&"b", Bound { items: 1, weight: 99 });
         assert!(!is_full(&lanes, "b"));
@@ -459,7 +459,7 @@ mod tests {
             let mut busy = Vec::new();
             let run = |lanes: &mut Lanes<u8, usize>, busy: &mut Vec<(u8, usize)>, seen: &mut HashMap<u8, Vec<usize>>| {
                 if let Some((key, batch)) = lanes.next(NOW, true) {
-                    assert!(busy.iter().all(|(other, _)| *other != key), "single flight");
+                    assert!(busy.iter().all(|(other, _)| *other != key), "a twin has two batches in flight");
                     busy.push((key, batch.len()));
                     seen.entry(key).or_default().extend(batch);
                 }

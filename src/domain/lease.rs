@@ -122,7 +122,7 @@ mod tests {
             .collect()
     }
 
-    /// One round of one replica; says whether anything changed.
+    /// One round of one replica. Returns whether anything changed.
     fn round(owners: &mut Owners, names: &[String], me: usize, luck: f64) -> bool {
         let plan = plan(&names[me], &view(owners, names, me), luck);
         for partition in &plan.claim {
@@ -130,7 +130,7 @@ mod tests {
         }
         for partition in &plan.release {
             let partition = partition.parse::<usize>().expect("a number");
-            assert_eq!(owners[partition], Some(me), "only one's own is given up");
+            assert_eq!(owners[partition], Some(me), "a replica released a partition of another");
             owners[partition] = None;
         }
         !plan.claim.is_empty() || !plan.release.is_empty()
@@ -191,9 +191,9 @@ mod tests {
         let (lifecycle, changes) = (of(vec![Some(0), Some(1), Some(1)]), of(vec![Some(1), Some(2), None]));
         assert_eq!(alive([&lifecycle]), 2);
         assert_eq!(alive([&lifecycle, &changes]), 3);
-        assert_eq!(alive([&of(vec![None, Some(0)])]), 1, "alone");
+        assert_eq!(alive([&of(vec![None, Some(0)])]), 1, "a single replica");
         assert_eq!(alive([]), 1);
-        assert_eq!(alive([&of(vec![Some(3), Some(2)])]), 3, "whoever owns nothing counts itself");
+        assert_eq!(alive([&of(vec![Some(3), Some(2)])]), 3, "a replica without partitions counts itself");
     }
 
     #[test]

@@ -18,8 +18,8 @@ impl Ephemeral {
     /// A description for people.
     pub const fn describe(self) -> &'static str {
         match self {
-            Self::ContainerRoot => "the container's own disk, which is gone with the container",
-            Self::Memory => "memory, which is gone with the container or machine",
+            Self::ContainerRoot => "the container's own disk, which is lost with the container",
+            Self::Memory => "memory, which is lost with the container or machine",
         }
     }
 }

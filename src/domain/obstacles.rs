@@ -211,7 +211,7 @@ mod tests {
             [
                 "the document store has not answered since 14:02 UTC, next try in 3.0 s: refused",
                 "the checkpoint store has not answered since 2026-11-27 14:03 UTC: 503",
-                "the checkpoint store, asked for leases, has throttled us since 14:02 UTC: 503",
+                "the lease store has throttled us since 14:02 UTC: 503",
             ]
         );
         assert_eq!(
@@ -246,11 +246,14 @@ mod tests {
         facts.waits_for_dead_letters.insert(partition("3"));
         assert!(first(&facts).starts_with("twins/1 and 2 more partitions wait for the dead-letter store"));
         facts.dependencies.insert(Dependency::DeadLetters, None);
-        assert!(first(&facts).starts_with("partition twins/1 is blocked"), "it waits for something else");
+        assert!(
+            first(&facts).starts_with("partition twins/1 is blocked"),
+            "the partition waits for something else"
+        );
     }
 
     #[test]
-    fn partitions_in_the_same_trouble_are_one_wait_with_the_longest_and_the_nearest_try() {
+    fn partitions_with_the_same_failure_are_one_wait_with_the_longest_time_and_the_nearest_try() {
         let mut facts = facts();
         let waits = |reason: &str, lasts, next_try| PartitionStatus {
             state: PartitionState::Waiting { reason: reason.into() },

@@ -99,14 +99,22 @@ mod tests {
         assert_eq!((behind.events, behind.at_least, behind.retention_used), (100, Some(s(5)), 0.5));
         assert_eq!(behind.checkpoint_age, Some(s(530)));
         let behind = ends.assess(&found(Some(199), 399, 1059), at(1060));
-        assert_eq!(behind.at_least, Some(s(30)), "event 200 was there at 1030");
+        assert_eq!(behind.at_least, Some(s(30)), "event 200 existed at 1030");
         let behind = ends.assess(&found(Some(299), 399, 1059), at(1090));
-        assert_eq!(behind.at_least, Some(s(31)), "event 300 was there at 1060, the newest came at 1059");
+        assert_eq!(behind.at_least, Some(s(31)), "event 300 existed at 1060, the newest is from 1059");
         let behind = ends.assess(&found(None, 399, 1059), at(1090));
-        assert_eq!((behind.events, behind.retention_used), (300, 1.0), "no checkpoint: all of it waits");
+        assert_eq!(
+            (behind.events, behind.retention_used),
+            (300, 1.0),
+            "without checkpoint the whole partition is lag"
+        );
         assert_eq!(behind.at_least, Some(s(90)));
         let behind = ends.assess(&found(Some(99), 109, 1119), at(1120));
-        assert_eq!((behind.events, behind.at_least), (10, Some(s(1))), "another one has its name");
+        assert_eq!(
+            (behind.events, behind.at_least),
+            (10, Some(s(1))),
+            "it is another partition with the same name"
+        );
         for second in 2000..3000 {
             ends.assess(&found(Some(99), 109, 1119), at(second));
         }

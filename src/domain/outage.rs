@@ -211,52 +211,52 @@ mod tests {
     }
 
     #[test]
-    fn answers_that_cannot_be_used_are_the_trouble_of_their_twins_and_no_outage() {
+    fn unusable_answers_concern_their_twins_and_are_no_outage() {
         let mut outage = Outage::default();
         for (second, twin) in ('a'..'h').enumerate() {
-            assert!(outage.unusable(&twin, s(second as u64)), "{twin} is new");
-            assert!(!outage.unusable(&twin, s(second as u64)), "{twin} was told");
+            assert!(outage.unusable(&twin, s(second as u64)), "{twin}: the first answer is reported");
+            assert!(!outage.unusable(&twin, s(second as u64)), "{twin}: the second answer is not reported");
         }
         assert_eq!(outage.in_trouble(), 7);
-        assert_eq!(outage.failed(&'x', s(10)), Cause::Twin, "it has answered others");
-        assert_eq!(outage.worth_telling(&'a', s(60)), None, "that was told");
+        assert_eq!(outage.failed(&'x', s(10)), Cause::Twin, "the store has answered about other twins");
+        assert_eq!(outage.worth_telling(&'a', s(60)), None, "it was reported already");
         outage.unusable(&'b', s(70));
-        assert_eq!(outage.alone_for(&'a', s(70)), s(70), "and counts towards giving it up");
-        assert_eq!(outage.succeeded(&'a', s(71)), Some(s(71)), "its end is told");
+        assert_eq!(outage.alone_for(&'a', s(70)), s(70), "its time without an answer must count");
+        assert_eq!(outage.succeeded(&'a', s(71)), Some(s(71)), "its end must be reported");
     }
 
     #[test]
     fn the_end_of_an_outage_is_news_once_and_only_where_nobody_was_answered_for_a_while() {
         let mut outage = Outage::default();
         outage.answered(s(1));
-        assert!(!outage.take_ended(), "there was none");
+        assert!(!outage.take_ended(), "there was no outage");
         for (key, at) in [('a', 2), ('b', 2), ('c', 2)] {
             outage.failed(&key, s(at));
         }
         outage.answered(s(2));
-        assert!(!outage.take_ended(), "a part of the store, for a moment");
+        assert!(!outage.take_ended(), "a short failure of a part of the store");
         for (key, at) in [('d', 3), ('e', 3), ('f', 3)] {
             outage.failed(&key, s(at));
         }
-        assert!(!outage.take_ended(), "it lasts");
+        assert!(!outage.take_ended(), "the outage has not ended");
         outage.succeeded(&'d', s(9));
         outage.succeeded(&'e', s(9));
         assert!(outage.take_ended());
-        assert!(!outage.take_ended(), "once");
+        assert!(!outage.take_ended(), "the end must be reported once");
     }
 
     #[test]
     fn a_probe_decides_where_nobody_else_asks() {
         let mut outage = Outage::default();
-        assert_eq!(outage.probe(s(1)), None, "nobody is in trouble");
+        assert_eq!(outage.probe(s(1)), None, "no twin fails");
         outage.answered(s(1));
         assert_eq!(outage.failed(&'a', s(2)), Cause::Twin);
-        assert_eq!(outage.probe(s(2)), None, "there was an answer a moment ago");
+        assert_eq!(outage.probe(s(2)), None, "the last answer is too recent");
         assert_eq!(outage.probe(s(3)), Some(&'a'));
-        assert_eq!(outage.probe(s(4)), None, "one is under way");
+        assert_eq!(outage.probe(s(4)), None, "a probe is under way");
         outage.probe_failed();
         assert_eq!(outage.failed(&'a', s(5)), Cause::Store);
-        assert_eq!(outage.probe(s(5)), Some(&'a'), "again and again, until it answers");
+        assert_eq!(outage.probe(s(5)), Some(&'a'), "probes must be repeated until the store answers");
         outage.answered(s(6));
         assert_eq!(outage.failed(&'a', s(6)), Cause::Twin);
         assert_eq!(outage.in_trouble(), 1);
@@ -269,23 +269,27 @@ mod tests {
         let mut outage = Outage::default();
         outage.answered(s(0));
         outage.failed(&'a', s(10));
-        assert_eq!(outage.alone_for(&'a', s(20)), s(0), "nobody else was answered since");
+        assert_eq!(outage.alone_for(&'a', s(20)), s(0), "no other twin was answered since");
         outage.answered(s(40));
         assert_eq!(outage.alone_for(&'a', s(41)), s(31));
-        assert_eq!(outage.alone_for(&'a', s(100)), s(0), "not of late");
-        assert_eq!(outage.alone_for(&'b', s(41)), s(0), "not in trouble");
+        assert_eq!(outage.alone_for(&'a', s(100)), s(0), "the last answer is too old");
+        assert_eq!(outage.alone_for(&'b', s(41)), s(0), "this twin does not fail");
         assert_eq!(outage.worth_telling(&'a', s(41)), Some(s(31)));
-        assert_eq!(outage.worth_telling(&'a', s(42)), None, "told once");
+        assert_eq!(outage.worth_telling(&'a', s(42)), None, "it must be reported once");
         outage.probe_failed();
         outage.answered(s(50));
         outage.answered(s(51));
-        assert_eq!(outage.alone_for(&'a', s(55)), s(5), "an outage starts the time anew");
+        assert_eq!(outage.alone_for(&'a', s(55)), s(5), "an outage restarts the time");
         for other in 0..FEW {
             outage.failed(&char::from(b'A' + other as u8), s(55));
             outage.answered(s(55));
         }
-        assert_eq!(outage.alone_for(&'a', s(56)), s(0), "too many are in trouble");
-        assert_eq!(outage.succeeded(&'a', s(57)), Some(s(47)), "how long it was, where that was told");
+        assert_eq!(outage.alone_for(&'a', s(56)), s(0), "too many twins fail");
+        assert_eq!(
+            outage.succeeded(&'a', s(57)),
+            Some(s(47)),
+            "the duration, because the failure was reported"
+        );
         assert_eq!(outage.succeeded(&'A', s(57)), None);
     }
 }

@@ -274,7 +274,7 @@ pub enum Resume {
 pub enum Invalid {
     /// The partition never reached it: the Event Hub was re-created, or failed over to an older copy.
     #[error(
-        "checkpoint {checkpoint} is beyond the partition's newest event {last}: the Event Hub was re-created or the checkpoint is another hub's"
+        "checkpoint {checkpoint} is beyond the partition's newest event {last}: the Event Hub was re-created, or the checkpoint belongs to another one"
     )]
     Beyond {
         /// Sequence number of the checkpoint.
@@ -284,14 +284,14 @@ pub enum Invalid {
     },
     /// The event with this number is a different one.
     #[error(
-        "the event with the number {checkpoint} is not the one that was read: the Event Hub was re-created, or the checkpoint is another hub's"
+        "the event with the number {checkpoint} is not the one that was read: the Event Hub was re-created, or the checkpoint belongs to another one"
     )]
     Foreign {
         /// Sequence number of the checkpoint, or of the newest event received.
         checkpoint: SequenceNumber,
     },
     /// Events after it are gone: their retention has ended.
-    #[error("events {from} to {to} are gone: retention has passed the checkpoint")]
+    #[error("events {from} to {to} are lost: the retention has passed the checkpoint")]
     Expired {
         /// First missing event.
         from: SequenceNumber,
@@ -372,7 +372,7 @@ mod tests {
         progress.complete(eight); // a late completion of a withdrawn event
         assert_eq!(durable(&progress), Some(4));
         progress.complete(five);
-        assert_eq!(durable(&progress), Some(5), "6 was never finished");
+        assert_eq!(durable(&progress), Some(5), "6 was never completed");
         let again = progress.begin(position(6), now(0)).expect("it comes again");
         progress.withdraw(six);
         progress.complete(again);
@@ -386,7 +386,7 @@ mod tests {
         let ticket = progress.begin(position(12), now(0)).expect("gaps are legal: retention, poison");
         assert!(progress.begin(position(10), now(0)).is_err());
         progress.complete(ticket);
-        assert!(!progress.complete(ticket), "twice is harmless");
+        assert!(!progress.complete(ticket), "a second completion must change nothing");
         assert_eq!(durable(&progress), Some(12));
     }
 
@@ -398,7 +398,7 @@ mod tests {
         let foreign = Arrival::Foreign(Invalid::Foreign { checkpoint: SequenceNumber(9) });
         for reopened in [false, true] {
             assert_eq!(arrival(9, reopened), Arrival::Repeated);
-            assert_eq!(arrival(10, reopened), Arrival::Next, "retention may have taken 9 meanwhile");
+            assert_eq!(arrival(10, reopened), Arrival::Next, "9 may have expired meanwhile");
             assert_eq!(arrival(11, reopened), lost(10, 10));
             assert_eq!(arrival(20, reopened), lost(10, 19));
             let other = Position { offset: "o4711".into(), ..position(9) };
@@ -426,7 +426,7 @@ mod tests {
         progress.start_over();
         assert_eq!((progress.open(), progress.newest(), progress.durable()), (0, None, None));
         let new = progress.begin(position(0), now(0)).expect("from the beginning");
-        assert!(!progress.complete(old), "late");
+        assert!(!progress.complete(old), "a late completion must change nothing");
         assert_eq!(durable(&progress), None);
         progress.complete(new);
         assert_eq!(durable(&progress), Some(0));
@@ -471,7 +471,7 @@ mod tests {
             assert_eq!(extent.is_another(SequenceNumber(4), received), another, "{last} {arrived:?}");
         }
         let expired = Extent { is_empty: true, ..extent(4, Some(later)) };
-        assert!(!expired.is_another(SequenceNumber(4), received), "no event is left to look at");
+        assert!(!expired.is_another(SequenceNumber(4), received), "no event is left to compare");
     }
 
     #[test]

@@ -161,7 +161,7 @@ mod tests {
 
     #[test]
     fn tiers_allow_what_the_service_publishes() {
-        assert_eq!(Tier::S1.gets_per_second(200), 100.0, "flat, whatever the units");
+        assert_eq!(Tier::S1.gets_per_second(200), 100.0, "the limit must not depend on the units");
         assert_eq!((Tier::S2.gets_per_second(1), Tier::S2.gets_per_second(20)), (100.0, 200.0));
         assert_eq!(Tier::S3.gets_per_second(10), 5000.0);
         assert_eq!(Tier::S1.queries_per_second(3), 1.0);
@@ -187,7 +187,7 @@ mod tests {
         assert!(bucket.take(Purpose::Request, now).is_ok());
         while bucket.take(Purpose::Request, now).is_ok() {}
         assert!(bucket.take(Purpose::Backfill, now).is_err());
-        assert!(bucket.take(Purpose::Repair, now).is_ok(), "whoever asks for a twin leaves some for repairs");
+        assert!(bucket.take(Purpose::Repair, now).is_ok(), "lookups must leave tokens for repairs");
     }
 
     #[test]
@@ -241,7 +241,7 @@ mod tests {
     fn another_rate_keeps_what_was_earned_and_fits_its_room() {
         let mut bucket = Bucket::new(100.0);
         while bucket.take(Purpose::Repair, ms(0)).is_ok() {}
-        bucket.set_rate(10.0, ms(50)); // five were earned
+        bucket.set_rate(10.0, ms(50)); // five tokens are saved
         assert_eq!(taken(&mut bucket.clone(), Purpose::Repair, 0), 0);
         let at_once = (0..).take_while(|_| bucket.take(Purpose::Repair, ms(50)).is_ok()).count();
         assert_eq!(at_once, 5);
@@ -249,8 +249,8 @@ mod tests {
         full.set_rate(10.0, ms(1));
         assert_eq!((0..).take_while(|_| full.take(Purpose::Repair, ms(1)).is_ok()).count(), 10);
         full.set_rate(100.0, ms(1));
-        assert!(full.take(Purpose::Repair, ms(1)).is_err(), "nothing is given for the change");
-        assert!(full.take(Purpose::Repair, ms(12)).is_ok(), "at the new rate from then on");
+        assert!(full.take(Purpose::Repair, ms(1)).is_err(), "the change must not add tokens");
+        assert!(full.take(Purpose::Repair, ms(12)).is_ok(), "the new rate must apply from then on");
     }
 
     #[test]
@@ -258,7 +258,7 @@ mod tests {
         let mut bucket = Bucket::new(10.0);
         bucket.close(ms(3000), ms(1000));
         assert_eq!(bucket.take(Purpose::Repair, ms(1500)), Err(ms(2500)));
-        assert!(bucket.take(Purpose::Repair, ms(4000)).is_err(), "no burst behind a pause");
+        assert!(bucket.take(Purpose::Repair, ms(4000)).is_err(), "no burst after a pause");
         assert!(bucket.take(Purpose::Repair, ms(4100)).is_ok());
     }
 }

@@ -42,12 +42,12 @@ impl ReadRequirement {
         let version = |name: &str| {
             let version = |text: &str| match text.parse::<i64>() {
                 Ok(version) if version >= 0 => Ok(TwinVersion(version)),
-                Ok(_) | Err(_) => Err(format!("{name} is not a whole number from 0 on")),
+                Ok(_) | Err(_) => Err(format!("{name} is not a whole number of 0 or more")),
             };
             value(name).map(version).transpose()
         };
         let time = |text: &str| {
-            Ticks::parse(text).ok_or_else(|| "min_time is not a time like 2031-01-31T08:00:00Z".to_owned())
+            Ticks::parse(text).ok_or_else(|| "min_time is not a time such as 2031-01-31T08:00:00Z".to_owned())
         };
         Ok(Self {
             version: version("min_version")?,

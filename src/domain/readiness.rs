@@ -59,7 +59,7 @@ pub fn assess(facts: &Facts) -> Report {
             .filter(|(_, pulse)| pulse.silent_for > pulse.limit)
             .map(|(name, pulse)| {
                 let (silent, limit) = (pulse.silent_for.as_secs(), pulse.limit.as_secs());
-                format!("loop {name} has not turned for {silent} s (limit {limit} s)")
+                format!("loop {name} has not run for {silent} s (limit {limit} s)")
             })
             .collect(),
     };
@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn a_store_for_letters_or_checkpoints_that_is_away_is_an_obstacle_and_a_registry_is_none() {
+    fn a_store_for_dead_letters_or_checkpoints_that_is_down_is_an_obstacle_and_a_registry_is_none() {
         let mut facts = healthy();
         facts.dependencies = BTreeMap::from([
             (Dependency::DeadLetters, outage()),
@@ -253,7 +253,7 @@ mod tests {
                 "the Event Hub twins has not answered for 7 s: 503",
                 "the dead-letter store has not answered for 7 s: 503",
                 "the checkpoint store has not answered for 7 s: 503",
-                "the checkpoint store, asked for leases, has not answered for 7 s: 503"
+                "the lease store has not answered for 7 s: 503"
             ]
         );
         assert_eq!(report.warnings, ["the registry of the IoT hub contoso has not answered for 7 s: 503"]);
@@ -266,14 +266,14 @@ mod tests {
         let waits =
             |seconds| Incomplete { sequence_number: SequenceNumber(4711), age: Duration::from_secs(seconds) };
         facts.incomplete.insert(partition("0"), waits(60));
-        assert!(assess(&facts).ready.is_yes(), "the limit itself is in order");
+        assert!(assess(&facts).ready.is_yes(), "the limit itself is allowed");
         facts.incomplete.insert(partition("0"), waits(61));
         let report = assess(&facts);
         assert_eq!(
             report.ready.reasons,
             ["partition twins/0 is blocked: its event 4711 has not been completed for 61 s"]
         );
-        assert!(report.live.is_yes(), "a restart would not help");
+        assert!(report.live.is_yes(), "liveness must not fail: a restart would not help");
     }
 
     #[test]
@@ -283,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn trouble_outside_makes_it_not_ready_but_never_not_live() {
+    fn a_failed_dependency_ends_readiness_but_never_liveness() {
         let mut facts = healthy();
         facts.store = StoreState::Unreachable { reason: "503".into() };
         let refused = PartitionState::Waiting { reason: "refused".into() };
@@ -314,11 +314,11 @@ mod tests {
         let mut facts = healthy();
         let limit = Duration::from_secs(30);
         facts.loops.insert("committer".into(), Pulse { silent_for: limit, limit });
-        assert!(assess(&facts).live.is_yes(), "the limit itself is in order");
+        assert!(assess(&facts).live.is_yes(), "the limit itself is allowed");
         facts.loops.insert("committer".into(), Pulse { silent_for: Duration::from_secs(31), limit });
         for phase in [Phase::Starting, Phase::Running] {
             let report = assess(&Facts { phase, ..facts.clone() });
-            assert_eq!(report.live.reasons, ["loop committer has not turned for 31 s (limit 30 s)"]);
+            assert_eq!(report.live.reasons, ["loop committer has not run for 31 s (limit 30 s)"]);
             assert!(report.ready.reasons.contains(&report.live.reasons[0]));
         }
         let report = assess(&Facts { phase: Phase::Stopping, ..facts });
@@ -347,7 +347,7 @@ mod tests {
             ..healthy()
         };
         let report = assess(&facts);
-        assert!(report.live.is_yes(), "a restart would not help");
+        assert!(report.live.is_yes(), "liveness must not fail: a restart would not help");
         assert_eq!(
             report.ready.reasons,
             [
@@ -358,6 +358,10 @@ mod tests {
             ]
         );
         let waiting = Facts { store: StoreState::Unknown, dependencies: BTreeMap::new(), ..facts };
-        assert_eq!(assess(&waiting).ready.reasons, ["starting"], "what has not failed is not out of order");
+        assert_eq!(
+            assess(&waiting).ready.reasons,
+            ["starting"],
+            "a dependency that has not failed is no obstacle"
+        );
     }
 }

@@ -102,7 +102,7 @@ mod tests {
         refresh.requested(s(1000));
         assert!(refresh.is_due(s(1000)) && refresh.is_due(s(1030)) && !refresh.is_due(s(1031)));
         refresh.asked(s(1000));
-        assert!(!refresh.is_due(s(1001)), "one at a time");
+        assert!(!refresh.is_due(s(1001)), "a request is under way");
         assert_eq!(refresh.known(s(1001)), Known::Asking);
         refresh.answered(s(1002), Ok(7));
         assert_eq!(refresh.known(s(1004)), Known::Answer(7, s(2)));
@@ -111,8 +111,12 @@ mod tests {
         refresh.requested(s(1100));
         refresh.asked(s(1100));
         refresh.answered(s(1100), Err("refused".into()));
-        assert_eq!(refresh.known(s(1103)), Known::Nothing("refused".into(), s(3)), "the old answer is gone");
-        assert!(!refresh.is_due(s(1103)), "a failure is not asked more often");
+        assert_eq!(
+            refresh.known(s(1103)),
+            Known::Nothing("refused".into(), s(3)),
+            "the old answer must not be shown"
+        );
+        assert!(!refresh.is_due(s(1103)), "a failure must not shorten the interval");
     }
 
     #[test]
@@ -128,6 +132,10 @@ mod tests {
         assert!(!refresh.is_due(s(1000)));
         refresh.answered(s(1001), Ok(8));
         assert_eq!(refresh.known(s(1001 + 135)), Known::Answer(8, s(135)));
-        assert_eq!(refresh.known(s(1001 + 136)), Known::Asking, "nobody has looked for long");
+        assert_eq!(
+            refresh.known(s(1001 + 136)),
+            Known::Asking,
+            "the answer is too old, because the status was not read"
+        );
     }
 }

@@ -51,10 +51,10 @@ pub struct TwinReference {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum NotATwin {
     /// It is not a JSON object with the parts of a twin.
-    #[error("the answer is no twin")]
+    #[error("the answer is not a twin")]
     NoTwin,
     /// It is the twin of another device or module than was asked for.
-    #[error("the answer is another twin's")]
+    #[error("the answer is a different twin")]
     Another,
 }
 

@@ -135,7 +135,7 @@ mod tests {
         let mut backoff = Backoff::new(ms(100), ms(1000));
         let full: Vec<_> = (0..6).map(|_| backoff.next(1.0, None)).collect();
         assert_eq!(full, [ms(100), ms(200), ms(400), ms(800), ms(1000), ms(1000)]);
-        assert_eq!(backoff.next(0.0, None), Duration::ZERO, "full jitter goes down to nothing");
+        assert_eq!(backoff.next(0.0, None), Duration::ZERO, "full jitter may be zero");
         backoff.reset();
         assert_eq!(backoff.next(0.5, None), ms(50));
     }
@@ -144,7 +144,7 @@ mod tests {
     fn the_service_is_never_asked_before_its_hint() {
         let mut backoff = Backoff::new(ms(10), ms(50));
         assert!(backoff.next(0.0, Some(ms(700))) >= ms(700));
-        assert!(backoff.next(1.0, Some(ms(700))) <= ms(710), "jitter on top stays small");
+        assert!(backoff.next(1.0, Some(ms(700))) <= ms(710), "the jitter after a hint must be small");
     }
 
     #[test]
@@ -167,7 +167,7 @@ mod tests {
         for second in 2..60 {
             concurrency.throttled(ms(second * 1000));
         }
-        assert_eq!(concurrency.limit(), 1, "never below one");
+        assert_eq!(concurrency.limit(), 1, "the limit must not be below one");
     }
 
     #[test]
@@ -179,11 +179,11 @@ mod tests {
         assert_eq!(
             budget.wait(ms(500)),
             ms(1000),
-            "half of the debt was paid, the other half takes twice as long"
+            "half of the debt is paid, the other half takes twice as long"
         );
         budget.set_rate(10.0, ms(60_000));
         budget.spend(11.0, ms(60_000));
-        assert_eq!(budget.wait(ms(60_000)), ms(100), "savings fit the new rate");
+        assert_eq!(budget.wait(ms(60_000)), ms(100), "savings must fit the new rate");
     }
 
     #[test]

@@ -184,14 +184,18 @@ mod tests {
             (0..1000).filter(|n| one.samples(SequenceNumber(*n)) != other.samples(SequenceNumber(*n)));
         assert!(differ.count() > 300);
         assert_eq!(one, sampler("Twins", "0", 0.5));
-        assert_ne!(sampler("twins1", "0", 0.5), sampler("twins", "10", 0.5), "names do not run together");
+        assert_ne!(
+            sampler("twins1", "0", 0.5),
+            sampler("twins", "10", 0.5),
+            "names and partitions must be separated"
+        );
     }
 
     #[test]
     fn an_event_of_the_same_number_in_an_event_hub_made_anew_has_another_trace() {
         let (sampler, number) = (sampler("twins", "0", 1.0), SequenceNumber(7));
         let id = |seconds: i64| sampler.trace_id(number, Ticks::from_unix_milliseconds(seconds * 1000));
-        assert_eq!(id(5), id(5), "a replay has the same");
+        assert_eq!(id(5), id(5), "a replay must have the same id");
         assert_ne!(id(5), id(6));
         assert_ne!(id(5), 0);
     }
@@ -203,7 +207,10 @@ mod tests {
         assert_eq!((remote.span, remote.sampled), (0x00f0_67aa_0ba9_02b7, true));
         assert_eq!(remote.trace, 0x4bf9_2f35_77b3_4da6_a3ce_929d_0e0e_4736);
         assert!(!Remote::parse(&text.replace("-01", "-00")).unwrap().sampled);
-        assert!(Remote::parse(&format!("01{}-more", &text[2..])).is_some(), "of a version to come");
+        assert!(
+            Remote::parse(&format!("01{}-more", &text[2..])).is_some(),
+            "a later version must be accepted"
+        );
         for bad in [
             "",
             "00",

@@ -48,7 +48,7 @@ mod tests {
         let mut rate = ScanRate::default();
         assert_eq!(rate.per_second(s(0), 0), None);
         rate.note(s(0), 1000);
-        assert_eq!(rate.per_second(s(5), 1100), None, "too early");
+        assert_eq!(rate.per_second(s(5), 1100), None, "too early for a rate");
         assert_eq!(rate.per_second(s(10), 1100), Some(10.0));
         for second in 1..=100 {
             rate.note(s(second * 5), 1000 + second * 5 * 10);
@@ -56,12 +56,12 @@ mod tests {
         for second in 101..=200 {
             rate.note(s(second * 5), 6000);
         }
-        assert_eq!(rate.per_second(s(1000), 6000), Some(0.0), "it stands still");
+        assert_eq!(rate.per_second(s(1000), 6000), Some(0.0), "the scan has stopped");
         assert!(rate.0.len() < 30, "{}", rate.0.len());
         assert_eq!(done_in(6000, Some(7000), Some(10.0)), Some(s(100)));
         assert_eq!(done_in(6000, Some(7000), Some(0.0)), None);
         assert_eq!(done_in(6000, None, Some(10.0)), None);
-        assert_eq!(done_in(6000, Some(5000), Some(10.0)), None, "there were more than was thought");
+        assert_eq!(done_in(6000, Some(5000), Some(10.0)), None, "there were more than expected");
         assert_eq!(done_in(6000, Some(7000), None), None);
     }
 }

@@ -116,9 +116,9 @@ fn summary(document: &Document, mended: bool) -> String {
             twin.version.0
         ),
         State::Deleted => {
-            format!("The twin was deleted at {}. This note keeps late events out", document.last)
+            format!("The twin was deleted at {}. This tombstone keeps late events out", document.last)
                 + &match document.ttl_seconds {
-                    Some(seconds) => format!(", and goes by itself after {}.", length(seconds)),
+                    Some(seconds) => format!(", and expires after {}.", length(seconds)),
                     None => ".".to_owned(),
                 }
         }
@@ -157,15 +157,15 @@ fn reasons(document: &Document) -> Vec<Reason> {
     let flagged = document.flags.iter().map(|flag| match flag {
         Flag::Gap => Reason {
             kind: "gap",
-            text: "Versions were skipped: the hub told several changes at once, or an event was lost and a value of it is \
-                   missing."
+            text: "Versions were skipped: the hub put several changes into one event, or an event was lost and its \
+                   values are missing."
                 .to_owned(),
             since: None,
         },
         Flag::Suspect => Reason {
             kind: "suspect",
-            text: "An event was not applied, because its place in the order of changes could not be told, or because it could \
-                   not be read."
+            text: "An event was not applied, because its place in the order of changes is not known, or because it \
+                   could not be read."
                 .to_owned(),
             since: document.refused.map(|refused| refused.to_string()),
         },
@@ -179,8 +179,8 @@ const fn operation(operation: Operation) -> &'static str {
         Operation::Delete => "the device or module was deleted",
         Operation::Update => "tags or properties were changed",
         Operation::Replace => "tags and desired properties were replaced as a whole",
-        Operation::Snapshot => "the hub was asked, and its answer was taken over",
-        Operation::Flag => "a flag was noted; tags and properties stayed as they were",
+        Operation::Snapshot => "the hub was asked, and its answer was applied",
+        Operation::Flag => "a flag was set; tags and properties did not change",
     }
 }
 
@@ -196,7 +196,7 @@ fn incarnation(document: &Document) -> Incarnation {
         }
         (State::Live { born: None, .. }, _, previous) => {
             format!(
-                "The beginning of this life of the twin was not seen: the hub told what it is{}.",
+                "The beginning of this life of the twin was not seen: its state comes from the hub{}.",
                 after(previous)
             )
         }
@@ -285,7 +285,7 @@ mod tests {
         assert_eq!(Presence::of(&tombstone), Presence::Deleted);
         let status = SyncStatus::of(&tombstone, true);
         let expected = format!(
-            "The twin was deleted at {ended_text}. This note keeps late events out, and goes by itself after 8 days."
+            "The twin was deleted at {ended_text}. This tombstone keeps late events out, and expires after 8 days."
         );
         assert_eq!(status.summary, expected);
         let Incarnation { began, ended, text } = status.incarnation;
@@ -293,7 +293,7 @@ mod tests {
         let flagged = Document { flags: [Flag::Suspect].into(), ..tombstone };
         assert!(
             SyncStatus::of(&flagged, true).summary.contains("flagged"),
-            "an event after it was not applied"
+            "an event after the deletion was refused"
         );
     }
 

@@ -122,7 +122,11 @@ mod tests {
         let parse = |text| Ticks::parse(text).expect("a valid time");
         assert_eq!(parse("2031-05-04T10:00:00.12345Z"), parse("2031-05-04T10:00:00.1234500+00:00"));
         assert_eq!(parse("2031-05-04T10:00:00Z"), parse("2031-05-04T12:30:00.0000000+02:30"));
-        assert_eq!(parse("2031-05-04T10:00:00.12345"), parse("2031-05-04T10:00:00.12345Z"), "UTC");
+        assert_eq!(
+            parse("2031-05-04T10:00:00.12345"),
+            parse("2031-05-04T10:00:00.12345Z"),
+            "a time without offset is UTC"
+        );
         assert_eq!(parse("2031-05-04T10:00:00.123456789Z"), parse("2031-05-04T10:00:00.1234567Z"));
         assert!(parse("2031-05-04T10:00:00.1234567Z") < parse("2031-05-04T10:00:00.1234568Z"));
     }

@@ -29,15 +29,15 @@ pub fn worry(token: &Token) -> Option<Wait> {
     let Token { what, by_hand, left, failed } = token;
     let near = if *by_hand { SIGNATURE_NEAR } else { NEAR };
     let text = match (left, by_hand, failed) {
-        (Some(left), true, _) if left.is_zero() => format!("{what} has expired: make a new one"),
+        (Some(left), true, _) if left.is_zero() => format!("{what} has expired: create a new one"),
         (Some(left), true, _) if *left < near => {
-            format!("{what} expires in {}: make a new one", about(*left))
+            format!("{what} expires in {}: create a new one", about(*left))
         }
         (Some(left), false, Some(_)) if left.is_zero() => format!("{what} has expired and is not renewed"),
         (Some(left), false, Some(_)) if *left < near => {
             format!("{what} expires in {} and is not renewed", about(*left))
         }
-        (None, false, Some(_)) => format!("{what} is not given"),
+        (None, false, Some(_)) => format!("{what} could not be obtained"),
         _ => return None,
     };
     Some(Wait { what: text, reason: failed.clone(), ..Wait::default() })
@@ -68,11 +68,11 @@ mod tests {
             (false, Some(3600), Some("503"), None),
             (false, Some(299), Some("503"), told("it expires in 5 min and is not renewed (503)")),
             (false, Some(0), Some("503"), told("it has expired and is not renewed (503)")),
-            (false, None, Some("503"), told("it is not given (503)")),
+            (false, None, Some("503"), told("it could not be obtained (503)")),
             (false, None, None, None),
             (true, Some(8 * 86_400), None, None),
-            (true, Some(3 * 86_400), None, told("it expires in 3 days: make a new one ()")),
-            (true, Some(0), None, told("it has expired: make a new one ()")),
+            (true, Some(3 * 86_400), None, told("it expires in 3 days: create a new one ()")),
+            (true, Some(0), None, told("it has expired: create a new one ()")),
         ] {
             assert_eq!(said(by_hand, left, failed), expected, "{by_hand} {left:?} {failed:?}");
         }

@@ -103,13 +103,13 @@ mod tests {
         tries.plan(s(30), s(1));
         tries.plan(s(12), s(1));
         assert_eq!(tries.next(s(2)), Some(s(10)));
-        assert_eq!(tries.next(s(13)), Some(s(17)), "the first one is being made");
+        assert_eq!(tries.next(s(13)), Some(s(17)), "the first attempt is under way");
         assert_eq!(tries.next(s(31)), None);
         for number in 0..1000 {
             tries.plan(s(2000 - number), s(40));
         }
         assert_eq!(tries.0.len(), MOST_TRIES);
-        assert_eq!(tries.next(s(40)), Some(s(2000 - 999 - 40)), "the far ones are forgotten");
+        assert_eq!(tries.next(s(40)), Some(s(2000 - 999 - 40)), "attempts far in the future are dropped");
         tries.clear();
         assert_eq!(tries.next(s(40)), None);
     }

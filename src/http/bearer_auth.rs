@@ -79,7 +79,7 @@ pub(super) async fn ask(State(state): State<super::State>, request: Request, nex
     TwinReadRefused { reason, peer }.emit(&state.metrics);
     let error = match reason {
         Unauthorized::NoToken => {
-            "twins are shown to whoever sends the token of http.token: add the header Authorization: Bearer TOKEN"
+            "reading twins requires the token of http.token: add the header Authorization: Bearer TOKEN"
         }
         Unauthorized::WrongToken => {
             "the token is not that of http.token: compare it with the configuration of this replica"
@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_whole_token_in_its_header_opens() {
+    fn only_the_whole_token_in_its_header_is_admitted() {
         let bearer_auth = BearerAuth::new(Some(&Secret::new(TOKEN)));
         for value in [format!("Bearer {TOKEN}"), format!("bearer {TOKEN}"), format!("BEARER  {TOKEN} ")] {
             assert_eq!(bearer_auth.admits(&headers(&[&value])), Ok(()), "{value}");
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_token_it_opens_for_nobody_and_shows_none() {
+    fn without_a_token_nobody_is_admitted_and_none_is_shown() {
         let bearer_auth = BearerAuth::new(None);
         for values in [vec![], vec!["Bearer "], vec!["Bearer x"]] {
             assert_eq!(bearer_auth.admits(&headers(&values)), Err(Refusal::ForAll));

@@ -47,9 +47,8 @@ pub(super) fn events(state: State, streams: &Streams, shutdown: CancellationToke
     match Arc::clone(&streams.0).try_acquire_owned() {
         Ok(room) => open(state, room, shutdown).into_response(),
         Err(_) => {
-            let error = format!(
-                "{MOST_STREAMS} streams are open, which is all there is room for: ask for /api/status"
-            );
+            let error =
+                format!("{MOST_STREAMS} streams are open, which is the maximum: request /api/status instead");
             let headers = [(header::RETRY_AFTER, RETRY_AFTER)];
             (StatusCode::SERVICE_UNAVAILABLE, headers, Json(json!({ "error": error }))).into_response()
         }
@@ -73,7 +72,7 @@ fn open(
             match event {
                 Ok(event) => Some((Ok(event), (state, room, shutdown, Instant::now() + INTERVAL))),
                 Err(error) => {
-                    tracing::warn!(%error, code = "INTERNAL", "the status cannot be told as JSON");
+                    tracing::warn!(%error, code = "INTERNAL", "the status cannot be written as JSON");
                     None
                 }
             }

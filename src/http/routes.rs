@@ -80,8 +80,8 @@ async fn refuse_foreign_names(request: extract::Request, next: middleware::Next)
     if host.is_some_and(is_local_name) {
         return next.run(request).await;
     }
-    let error = "this address answers requests to localhost or an IP address only; set http.listen to another one to be \
-                 reached under a name";
+    let error = "this address answers requests to localhost or an IP address only; to use a host name, set \
+                 http.listen to another address";
     (StatusCode::MISDIRECTED_REQUEST, Json(Refusal { error: error.to_owned() })).into_response()
 }
 

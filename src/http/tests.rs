@@ -10,7 +10,7 @@ use crate::domain::{
     id::PartitionId,
 };
 
-/// `http.idle_timeout` where a test is about something else.
+/// `http.idle_timeout` of tests that are not about it.
 const IDLE: Duration = Duration::from_secs(5);
 
 struct Server {
@@ -116,8 +116,8 @@ async fn a_port_in_use_is_a_clear_error() {
     assert_eq!(
         message,
         format!(
-            "cannot listen on {address} for http.listen: another process has it; stop that or choose another port \
-             (HTTP_ADDRESS_UNUSABLE)"
+            "cannot listen on {address} for http.listen: another process uses it; stop that process or choose \
+             another port (HTTP_ADDRESS_UNUSABLE)"
         )
     );
 }
@@ -172,7 +172,7 @@ async fn a_client_may_be_idle_for_as_long_as_is_set_within_a_header_and_between_
         // Long before the time that is set by default.
         let closed = tokio::time::timeout(IDLE / 2, stream.read_to_end(&mut answer)).await;
         closed.expect("the server closes it").unwrap();
-        assert!(began.elapsed() >= idle / 2, "not before its time: {:?}", began.elapsed());
+        assert!(began.elapsed() >= idle / 2, "closed too early: {:?}", began.elapsed());
         assert!(answer.starts_with(answered.as_bytes()), "{sent:?}");
     }
     server.stop().await;
@@ -279,18 +279,18 @@ fn what_listens_everywhere_is_reached_here() {
 async fn asking_whether_an_address_is_free_keeps_nobody_from_it() {
     let free = bind(([127, 0, 0, 1], 0).into()).await.unwrap();
     let address = free.local_addr().unwrap();
-    let taken = try_bind(address).expect_err("somebody listens there");
+    let taken = try_bind(address).expect_err("the address is in use");
     assert!(taken.to_string().contains("HTTP_ADDRESS_UNUSABLE"), "{taken}");
     drop(free);
     try_bind(address).expect("free");
     let asking = TcpSocket::new_v4().unwrap();
     asking.set_reuseaddr(true).unwrap();
-    asking.bind(address).expect("bound, as the question does it");
-    bind(address).await.expect("nobody is kept from it");
+    asking.bind(address).expect("bound, as the check binds it");
+    bind(address).await.expect("the address is free");
 }
 
 #[tokio::test]
-async fn there_are_few_streams_and_whoever_finds_no_room_is_told_so() {
+async fn too_many_event_streams_are_refused_with_a_reason() {
     let server = Server::start().await;
     let url = format!("{}/api/events", server.base);
     let mut open = Vec::new();
@@ -306,7 +306,7 @@ async fn there_are_few_streams_and_whoever_finds_no_room_is_told_so() {
         (StatusCode::SERVICE_UNAVAILABLE, &"60".parse().unwrap())
     );
     assert!(refused.json::<Value>().await.unwrap()["error"].as_str().unwrap().contains("/api/status"));
-    // Probes and scrapers get through, however many there are, and displace no stream.
+    // Any number of probes and scrapes is answered, and they displace no event stream.
     for _ in 0..CONNECTIONS * 2 {
         assert_eq!(server.get("/livez").await.0, StatusCode::OK);
         let client = reqwest::Client::builder().pool_max_idle_per_host(0).build().unwrap();
@@ -316,7 +316,7 @@ async fn there_are_few_streams_and_whoever_finds_no_room_is_told_so() {
         );
     }
     for stream in &mut open {
-        assert!(stream.chunk().await.unwrap().is_some(), "it goes on");
+        assert!(stream.chunk().await.unwrap().is_some(), "the event stream must continue");
     }
     // A client that disconnects frees a place.
     open.pop();

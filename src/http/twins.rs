@@ -124,14 +124,14 @@ fn error(outcome: &Outcome) -> Option<String> {
         Outcome::Found(_) => return None,
         Outcome::Absent(Some(reason)) => reason.clone(),
         Outcome::Absent(None) => {
-            "the copy has no such twin: ids are told apart by case; one that was just created takes a moment, add min_version=1 \
-             and wait=5s"
+            "the copy has no such twin: ids are case-sensitive; a twin that was just created takes a moment, add \
+             min_version=1 and wait=5s"
                 .to_owned()
         }
         Outcome::Deleted(_) => "the twin was deleted".to_owned(),
         Outcome::TimedOut(Some(_)) => {
-            "the copy had not reached what was waited for: it is as shown here; ask again, or see how far behind it is at \
-             /api/status"
+            "the copy did not reach the requested state in time, and is as shown here; ask again, or see how far \
+             behind it is at /api/status"
                 .to_owned()
         }
         Outcome::TimedOut(None) => {
@@ -139,7 +139,7 @@ fn error(outcome: &Outcome) -> Option<String> {
         }
         Outcome::Unavailable(trouble) => format!("the document store gives no answer: {}", trouble.message),
         Outcome::Busy => format!(
-            "as many requests for twins are under way as may be ({MOST_WAITERS} that wait, {MOST_READERS} that do not): try again"
+            "too many requests for twins at the same time (the limits are {MOST_WAITERS} that wait and {MOST_READERS} that do not): try again"
         ),
         Outcome::Starting => "starting: the document store is not connected yet; see /readyz".to_owned(),
         Outcome::Stopping => "stopping: ask another replica, or this one when it has started again".to_owned(),

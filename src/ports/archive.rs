@@ -139,7 +139,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn letters_sort_by_number_and_copy_and_foreign_names_come_last() {
+    fn dead_letters_sort_by_number_and_copy_and_foreign_names_come_last() {
         let partition = Arc::new(PartitionId { stream: "twins".into(), partition: "0".into() });
         let mut names: Vec<_> = ["x", "100", "7.2", "20", "7", "7.x", "-1", "7.10"]
             .map(|name| LetterName::new(Arc::clone(&partition), name))

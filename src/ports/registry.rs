@@ -47,7 +47,7 @@ pub enum QueryError {
     #[error("{}", .0.message)]
     StoreError(StoreError),
     /// The hub does not know the continuation (any more): start again.
-    #[error("the hub does not know the continuation any more")]
+    #[error("the hub does not accept the continuation token any more")]
     Expired,
     /// The hub will never answer this query; the text says why.
     #[error("the hub refuses the query: {0}")]

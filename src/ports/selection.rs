@@ -50,7 +50,7 @@ pub enum SelectError {
     #[error("{}", .0.message)]
     StoreError(StoreError),
     /// The store cannot continue from this cursor (any more): start again.
-    #[error("the store does not know the continuation")]
+    #[error("the store does not accept the continuation token")]
     Position,
     /// The store will never answer this; the text says why.
     #[error("the store refuses the query: {0}")]

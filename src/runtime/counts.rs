@@ -288,7 +288,7 @@ fn fault(error: &SelectError) -> Fault<'_> {
         SelectError::Position => Fault {
             failure: Failure::Silent,
             code: "CHANGE_FEED_LOST",
-            reason: "the change feed does not go on where it ended: all documents are counted anew",
+            reason: "the change feed does not continue where it ended: all documents are counted again",
         },
         SelectError::Refused(reason) => {
             Fault { failure: Failure::Silent, code: "CHANGE_FEED_REFUSED", reason }

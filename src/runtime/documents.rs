@@ -253,23 +253,23 @@ mod tests {
     }
 
     #[test]
-    fn what_there_is_no_room_for_at_hand_is_kept_as_text_and_comes_back_equal() {
+    fn documents_beyond_half_of_the_memory_are_kept_as_text_and_come_back_equal() {
         let cache = document_cache(1 << 20);
         let key = |number: i64| TwinKey::device("h", format!("d{number}"));
         for number in 0..100 {
             cache.insert(key(number), with_text(number, 5_000));
         }
-        assert!(lock(&cache.at_hand).documents.len() < 90, "half of the room does not hold all of them");
+        assert!(lock(&cache.at_hand).documents.len() < 90, "half of the memory cannot hold all documents");
         for number in 0..100 {
             let (document, etag) = cache.remove(&key(number)).expect("kept");
             assert_eq!((&*document, etag.0), (&*with_text(number, 5_000).0, number.to_string()));
-            assert!(cache.get(&key(number)).is_none(), "it was taken out");
+            assert!(cache.get(&key(number)).is_none(), "the document must have been taken out");
         }
         assert_eq!(lock(&cache.at_hand).bytes, 0);
     }
 
     #[test]
-    fn what_is_taken_out_is_held_by_nobody_else() {
+    fn a_document_taken_from_the_cache_has_no_other_owner() {
         let cache = document_cache(1 << 20);
         let key = TwinKey::device("h", "d");
         cache.insert(key.clone(), stored(1));
@@ -287,7 +287,7 @@ mod tests {
         cache.insert(key(0), stored(2));
         assert_eq!(cache.get(&key(0)).expect("kept").1.0, "2");
         assert_eq!(cache.remove(&key(0)).expect("kept").1.0, "2");
-        assert!(cache.get(&key(0)).is_none(), "the older one is forgotten");
+        assert!(cache.get(&key(0)).is_none(), "the older document must be dropped");
         cache.insert(key(1), stored(3));
         cache.invalidate(&key(1));
         assert!(cache.get(&key(1)).is_none());
@@ -302,7 +302,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn everybody_who_expects_a_twin_is_told_the_newest_and_nobody_else() {
+    async fn every_waiter_of_a_twin_gets_the_newest_document() {
         let cache = document_cache(1 << 20);
         let key = TwinKey::module("h", "d", "m");
         let mut waiters = [cache.expect("d", Some("m")), cache.expect("d", Some("m"))];
@@ -311,15 +311,15 @@ mod tests {
             cache.insert(key.clone(), stored(version));
         }
         for waiter in &mut waiters {
-            let (document, etag) = waiter.next().now_or_never().expect("told");
+            let (document, etag) = waiter.next().now_or_never().expect("known");
             assert_eq!((document.twin().expect("a twin").version.0, etag.0.as_str()), (2, "2"));
-            assert!(waiter.next().now_or_never().is_none(), "told once");
+            assert!(waiter.next().now_or_never().is_none(), "a waiter must be notified once");
         }
         assert!(others.iter_mut().all(|waiter| waiter.next().now_or_never().is_none()));
     }
 
     #[tokio::test]
-    async fn who_goes_away_leaves_nothing_behind_and_takes_nothing_from_others() {
+    async fn a_dropped_waiter_leaves_no_entry_and_affects_no_other() {
         let cache = document_cache(1 << 20);
         let (first, mut second) = (cache.expect("d", None), cache.expect("d", None));
         drop(first);

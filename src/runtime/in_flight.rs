@@ -225,9 +225,9 @@ mod tests {
     async fn intake_waits_for_room_in_events_and_in_bytes() {
         let limits = InFlight::new(2, 100);
         let small = limits.acquire(10).await;
-        assert!(limits.acquire(95).now_or_never().is_none(), "bytes are spent");
+        assert!(limits.acquire(95).now_or_never().is_none(), "no bytes are left");
         let second = limits.acquire(20).await;
-        assert!(limits.acquire(1).now_or_never().is_none(), "events are spent");
+        assert!(limits.acquire(1).now_or_never().is_none(), "no events are left");
         assert_eq!(limits.used(), (2, 30));
         drop(small);
         drop(second);
@@ -235,14 +235,18 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_joined_is_given_back_once() {
+    async fn joined_permits_are_returned_once() {
         let (limits, others) = (InFlight::new(10, 100), InFlight::new(10, 100));
         let mut joined = limits.acquire(10).await;
         for bytes in [20, 30] {
             joined.join(limits.acquire(bytes).await);
         }
         joined.join(others.acquire(50).await);
-        assert_eq!((limits.used(), others.used()), ((3, 60), (0, 0)), "other limits get theirs back at once");
+        assert_eq!(
+            (limits.used(), others.used()),
+            ((3, 60), (0, 0)),
+            "permits of other limits must be returned at once"
+        );
         drop(joined);
         assert_eq!(limits.used(), (0, 0));
     }
@@ -264,7 +268,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn less_room_is_waited_for_until_enough_is_given_back_and_more_is_there_at_once() {
+    async fn a_lower_limit_applies_when_permits_return_and_a_higher_one_at_once() {
         let limits = InFlight::new(10, 1_000);
         let mut held: Vec<_> = (0..8).map(|_| limits.try_acquire(1).expect("room")).collect();
         limits.set_room(4);
@@ -273,11 +277,11 @@ mod tests {
         tokio::pin!(waiting);
         for left in (4..8).rev() {
             held.pop();
-            assert!(waiting.as_mut().now_or_never().is_none(), "{left} are still under way");
+            assert!(waiting.as_mut().now_or_never().is_none(), "{left} events are still in flight");
             assert_eq!(limits.used().0, left);
         }
         held.pop();
-        held.push(waiting.as_mut().now_or_never().expect("there is room for one"));
+        held.push(waiting.as_mut().now_or_never().expect("one place is free"));
         assert!(limits.try_acquire(1).is_none());
         assert!(limits.is_nearly_full() && limits.is_full());
         limits.set_room(6);

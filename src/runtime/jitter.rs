@@ -52,7 +52,7 @@ mod tests {
         };
         assert_eq!(with(7), with(7));
         assert_ne!(with(7), with(8));
-        assert_ne!(ten(), ten(), "the seed is gone");
+        assert_ne!(ten(), ten(), "without the seed the fractions must differ");
     }
 
     #[test]
@@ -63,7 +63,7 @@ mod tests {
         for tenth in 0..10 {
             let lower = f64::from(tenth) / 10.0;
             let count = fractions.iter().filter(|fraction| (lower..lower + 0.1).contains(*fraction)).count();
-            assert!((9_700..10_300).contains(&count), "{count} of 100,000 lie from {lower} on");
+            assert!((9_700..10_300).contains(&count), "{count} of 100,000 are in the tenth from {lower}");
         }
     }
 }

@@ -165,18 +165,24 @@ impl Partition {
                     let refused = left.map(|left| (self.options.failed(self.source.name(), error), left));
                     (format!("{text} ({code})"), name, code, refused)
                 }
-                Broken::WentBack => {
-                    ("the link went back to an old position".to_owned(), WENT_BACK, "EVENTHUBS_STALLED", None)
-                }
-                Broken::Stalled => {
-                    ("events wait, and none arrive".to_owned(), STALLED, "EVENTHUBS_STALLED", None)
-                }
+                Broken::WentBack => (
+                    "the connection went back to an old position".to_owned(),
+                    WENT_BACK,
+                    "EVENTHUBS_STALLED",
+                    None,
+                ),
+                Broken::Stalled => (
+                    "events wait in the partition, but none arrive".to_owned(),
+                    STALLED,
+                    "EVENTHUBS_STALLED",
+                    None,
+                ),
                 Broken::Foreign(problem) => {
                     self.start_over(&problem)?;
                     (problem.to_string(), RECREATED, "CHECKPOINT_INVALID", None)
                 }
                 Broken::Recreated => (
-                    "the partition seems to be another one".to_owned(),
+                    "the partition seems to have been re-created".to_owned(),
                     RECREATED,
                     "CHECKPOINT_INVALID",
                     None,
@@ -254,7 +260,7 @@ impl Partition {
             // The lag monitor asks again periodically.
             Err(error) => {
                 let PartitionId { stream, partition } = self.progress.id();
-                tracing::debug!(%stream, %partition, %error, "the partition could not be looked at");
+                tracing::debug!(%stream, %partition, %error, "the state of the partition could not be read");
                 Ok(())
             }
         }

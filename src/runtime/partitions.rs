@@ -91,7 +91,7 @@ impl Partitions {
         let listed: BTreeSet<_> = match answer {
             Ok(Ok(listed)) => listed.into_iter().collect(),
             Ok(Err(error)) => return self.failed(error.code(), &error.to_string()),
-            Err(_panicked) => return self.failed("INTERNAL", "the question ended early"),
+            Err(_panicked) => return self.failed("INTERNAL", "the request ended early"),
         };
         self.failed_in_a_row = 0;
         let added: Vec<_> = listed.difference(&self.known).cloned().collect();

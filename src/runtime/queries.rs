@@ -116,13 +116,13 @@ pub struct Answer {
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Failure {
     /// The client has disconnected.
-    #[error("the client went away")]
+    #[error("the client closed the connection")]
     Gone,
     /// The query is not understood, or asks for something that is not supported.
     #[error(transparent)]
     Query(#[from] QueryError),
     /// The continuation does not belong to this query.
-    #[error("the continuation is not one of this query: begin with the first page")]
+    #[error("the continuation token is not from this query: begin with the first page")]
     Continuation,
     /// The query exceeds the limits of one request. The text says what to do.
     #[error("{0}")]
@@ -290,8 +290,8 @@ impl Bill<'_> {
     fn too_expensive(&self) -> Failure {
         let Limits { request_units, time, .. } = self.queries.limits;
         Failure::TooExpensive(format!(
-            "the query needs more than one request may take ({request_units:.0} request units, {} s): narrow its condition to \
-             indexed fields, or select rows and put them together yourself",
+            "the query needs more than one request may take ({request_units:.0} request units, {} s): restrict its \
+             condition to indexed fields, or select rows and aggregate them yourself",
             time.as_secs()
         ))
     }
@@ -380,7 +380,7 @@ fn no_room() -> StoreError {
         code: "COSMOS_THROTTLED",
         retry_after: Some(Duration::from_secs(1)),
         message:
-            "the cap on request units leaves no room: raise cosmos.max_request_units_per_second, or ask less"
+            "the limit on request units is used up: raise cosmos.max_request_units_per_second, or send fewer queries"
                 .to_owned(),
     }
 }

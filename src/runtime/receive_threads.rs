@@ -16,7 +16,11 @@ const MOST: usize = 8;
 /// Number of runtime workers beside these threads: one per processor except one, and at least one. Workers wake each other whenever there
 /// may be work, so each additional worker costs CPU time at a steady rate (ADR 8).
 pub fn workers_beside() -> usize {
-    (processors() - 1).max(1)
+    workers_of(processors())
+}
+
+fn workers_of(processors: usize) -> usize {
+    processors.saturating_sub(1).max(1)
 }
 
 fn processors() -> usize {
@@ -71,9 +75,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_processor_is_left_to_them_where_there_is_more_than_one() {
-        let processors = thread::available_parallelism().expect("known").get();
-        assert_eq!(workers_beside(), if processors == 1 { 1 } else { processors - 1 });
+    fn one_processor_is_left_to_the_receive_threads_if_there_are_several() {
+        assert_eq!([1, 2, 3, 8].map(workers_of), [1, 1, 2, 7]);
     }
 
     #[tokio::test]

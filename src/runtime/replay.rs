@@ -79,7 +79,7 @@ impl Verdict {
         match self {
             Self::Decided(_) => None,
             Self::Undeliverable { reason, detail } => Some(format!("{reason}: {detail}")),
-            Self::Ignored(ignored) => Some(format!("it is no event of a twin ({})", ignored.name())),
+            Self::Ignored(ignored) => Some(format!("it is not an event of a twin ({})", ignored.name())),
             Self::Unknown(reason) => Some(reason.clone()),
         }
     }

@@ -101,7 +101,7 @@ mod tests {
         let (budget, metrics) = (RequestUnitBudget::new(Some(100.0)), Metrics::new().expect("buckets"));
         let budgets = Budgets { registry_share: 0.5, request_units_per_second: Some(100.0) };
         let replicas = Replicas::new(budgets, Vec::new(), budget.clone(), metrics.clone());
-        budget.spend(200.0); // 100 were available, and 100 are owed
+        budget.spend(200.0); // 100 were available, and 100 are debt
         assert_eq!(budget.wait(), Duration::from_secs(1));
         replicas.seen("lifecycle", of(&["b"]));
         assert_eq!(budget.wait(), Duration::from_secs(2));
@@ -110,7 +110,7 @@ mod tests {
         let page = metrics.render();
         assert!(page.contains("twinsync_replicas_alive 4"), "{page}");
         assert!(page.contains("twinsync_request_units_per_second_limit 25"), "{page}");
-        assert!(!page.contains("twinsync_registry_share "), "there is no hub to ask: {page}");
+        assert!(!page.contains("twinsync_registry_share "), "without a hub there is no share: {page}");
         for hub in ["changes", "lifecycle"] {
             replicas.seen(hub, BTreeSet::new());
         }

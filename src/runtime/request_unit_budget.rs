@@ -104,14 +104,14 @@ mod tests {
         let capped = RequestUnitBudget::new(Some(100.0));
         capped.clone().spend(300.0);
         capped.allowed().await;
-        assert!(started.elapsed() >= Duration::from_secs(2), "{:?}", started.elapsed());
+        assert!(started.elapsed() >= Duration::from_secs(2), "took {:?}", started.elapsed());
     }
 
     #[tokio::test(start_paused = true)]
     async fn background_work_holds_back_while_the_streams_are_throttled_but_not_for_ever() {
         let budget = RequestUnitBudget::new(None);
         budget.streams_are_throttled();
-        assert_eq!(budget.wait(), Duration::ZERO, "the streams have a measure of their own");
+        assert_eq!(budget.wait(), Duration::ZERO, "the streams have their own throttling");
         let started = Instant::now();
         budget.allowed().await;
         assert_eq!(started.elapsed(), HOLD_BACK);
@@ -125,7 +125,11 @@ mod tests {
         let started = Instant::now();
         tokio::task::yield_now().await;
         budget.allowed().await;
-        assert!(started.elapsed() >= PATIENCE && started.elapsed() < PATIENCE * 2, "{:?}", started.elapsed());
+        assert!(
+            started.elapsed() >= PATIENCE && started.elapsed() < PATIENCE * 2,
+            "took {:?}",
+            started.elapsed()
+        );
         throttled.abort();
     }
 }

@@ -91,7 +91,7 @@ pub struct Options {
 
 /// Error of a router that stopped without being asked to: a worker panicked.
 #[derive(Debug, thiserror::Error)]
-#[error("a worker of the event router panicked; what was open is replayed after a restart")]
+#[error("a worker of the event router panicked; its incomplete events are received again after a restart")]
 pub struct Panicked;
 
 /// The event router. See the [module](self).
@@ -243,7 +243,7 @@ impl Router {
         let held = events > 0 && self.is_idle();
         self.held_at_rest = if held { self.held_at_rest + 1 } else { 0 };
         if self.held_at_rest == HELD_PULSES {
-            let detail = format!("{events} events of {bytes} bytes are counted as under way, and none is");
+            let detail = format!("{events} events of {bytes} bytes are counted as in flight, but none is");
             self.broken(Invariant::NothingIsHeldAtRest, &detail);
         }
         self.pace();

@@ -132,7 +132,7 @@ pub enum StartError {
     },
     /// The checkpoints cannot be read. Starting without them could skip or repeat everything.
     #[error(
-        "cannot read the checkpoints of `{hub}`: {}; nothing was changed, mend or move the checkpoint store and start again", trouble.reason
+        "cannot read the checkpoints of `{hub}`: {}; nothing was changed, repair or move the checkpoint store and start again", trouble.reason
     )]
     Checkpoints {
         /// The Event Hub.
@@ -152,7 +152,7 @@ pub enum StartError {
     },
     /// Events were lost while the partition was read.
     #[error(
-        "partition {partition}: events {from} to {to} were never received: retention has passed them, or the Event Hub was re-created; set checkpoint.on_invalid = \"earliest\", or \"earliest_and_audit\" with [iothub], to go on behind them (EVENTS_LOST)"
+        "partition {partition}: events {from} to {to} were never received: retention has passed them, or the Event Hub was re-created; set checkpoint.on_invalid = \"earliest\", or \"earliest_and_audit\" with [iothub], to continue after them (EVENTS_LOST)"
     )]
     Lost {
         /// The partition.
@@ -298,7 +298,11 @@ mod tests {
         let (full, empty) = (extent(3, 9), extent(0, -1));
         let latest = |extent| begun(None, extent, Fresh::Latest).unwrap();
         assert_eq!(latest(&full), (Some(9), Start::After(SequenceNumber(9))));
-        assert_eq!(latest(&empty), (Some(-1), Start::Earliest), "a checkpoint from the first moment on");
+        assert_eq!(
+            latest(&empty),
+            (Some(-1), Start::Earliest),
+            "an empty partition must have a checkpoint from the start"
+        );
         assert_eq!(begun(None, &full, Fresh::Earliest).unwrap(), (None, Start::Earliest));
         // The events that have arrived after it are not skipped.
         assert_eq!(begun(Some(-1), &extent(0, 4), Fresh::Latest).unwrap(), (Some(-1), Start::Earliest));

@@ -103,7 +103,7 @@ mod tests {
         tokio::time::sleep(Duration::from_secs(1)).await;
         assert_eq!(health.facts().store, StoreState::Reachable);
         *store.away.lock().unwrap() = true;
-        assert_eq!(after(1).await, StoreState::Reachable, "one failure is nothing");
+        assert_eq!(after(1).await, StoreState::Reachable, "a single failure is no outage");
         assert!(matches!(after(1).await, StoreState::Unreachable { .. }));
         *store.away.lock().unwrap() = false;
         // Other work uses the whole cap. The watch does not wait for it.

@@ -488,7 +488,7 @@ impl Running {
             }
         }
         for partition in round.gained {
-            tracing::info!(stream = %self.shared.source.name(), %partition, "took a partition over");
+            tracing::info!(stream = %self.shared.source.name(), %partition, "took over a partition");
             self.consume_gained(partition);
         }
         self.partitions.hear_of(&round.unknown, &self.shared.source);
@@ -522,7 +522,7 @@ impl Running {
             if let Some(leases) = &mut self.leases {
                 leases.release(&partition).await;
             }
-            tracing::info!(stream = %self.shared.source.name(), %partition, "gave a partition up to another replica");
+            tracing::info!(stream = %self.shared.source.name(), %partition, "released a partition to another replica");
         }
     }
 

@@ -234,7 +234,7 @@ mod tests {
         assert!(receiver.changed().now_or_never().is_none());
         assert!(sender.send_if_modified(|value| std::mem::replace(value, 3) != 3));
         assert_eq!(*receiver.borrow_and_update(), 3);
-        assert!(receiver.changed().now_or_never().is_none(), "it was looked at");
+        assert!(receiver.changed().now_or_never().is_none(), "the change was seen already");
     }
 
     #[tokio::test]

@@ -252,7 +252,7 @@ fn quarrel(kind: WriteKind, conflicts: u32) -> StoreError {
         code: TWIN_UNANSWERED,
         retry_after: None,
         message: format!(
-            "{}: the condition failed {conflicts} times in a row: another writer is at it, reads are behind writes, or a unique key policy of the container forbids it",
+            "{}: the condition failed {conflicts} times in a row: another writer changes the document, reads return an old version, or a unique key policy of the container forbids the write",
             kind.label()
         ),
     }

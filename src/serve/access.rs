@@ -47,7 +47,7 @@ pub enum SettingsError {
     Nobody,
     /// Signatures need a host name.
     #[error(
-        "the hosts are missing or are no names: list the host names, without ports, that clients have in `HostName`"
+        "the hosts are missing or are not host names: list the host names, without ports, that clients have in `HostName`"
     )]
     Hosts,
     /// An error in the policies.

@@ -193,12 +193,12 @@ impl Inner {
     ) -> Result<Answered, Refused> {
         let invalid = |refusal| refused(refusal, ServedOutcome::Invalid);
         let Ok(_place) = self.under_way.try_acquire() else {
-            let refusal = Refusal::throttled(1, "as many requests are under way as may be: try again");
+            let refusal = Refusal::throttled(1, "too many requests at the same time: try again");
             return Err(refused(refusal, ServedOutcome::Throttled));
         };
         if let Err(wait) = self.parts.callers.admit(caller) {
             let seconds = wait.as_secs_f64().ceil() as u64;
-            let message = "more was asked for than a caller may spend (serve.max_request_units_per_second): try again later";
+            let message = "this caller has used up its request units (serve.max_request_units_per_second): try again later";
             return Err(refused(Refusal::throttled(seconds, message), ServedOutcome::Throttled));
         }
         if let Target::Not(refusal) = target {

@@ -192,7 +192,7 @@ mod tests {
             callers.admit(&caller(&number.to_string())).unwrap();
         }
         callers.spend(&caller("new"), 200.0);
-        assert!(callers.admit(&caller("newer")).is_err(), "they share what one may spend");
+        assert!(callers.admit(&caller("newer")).is_err(), "further callers must share one budget");
         assert_eq!(callers.known().len(), MOST + 1);
         assert_eq!(callers.admit(&caller("0")), Ok(()));
     }

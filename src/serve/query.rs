@@ -60,9 +60,9 @@ impl Asked {
         let most = match text(headers, "x-ms-max-item-count")? {
             None | Some("-1") => PAGE,
             Some(count) => {
-                let number = count
-                    .parse::<NonZeroU32>()
-                    .map_err(|_| Refusal::invalid("x-ms-max-item-count is not a whole number from 1 on"))?;
+                let number = count.parse::<NonZeroU32>().map_err(|_| {
+                    Refusal::invalid("x-ms-max-item-count is not a whole number of 1 or more")
+                })?;
                 number.min(PAGE_MAX)
             }
         };
@@ -72,7 +72,7 @@ impl Asked {
         }
         let body = timeout(BODY_LIMIT, to_bytes(body, BODY_MAX)).await;
         let body = body.map_err(|_| Refusal::invalid("the body did not come in time"))?.map_err(|_| {
-            Refusal::invalid(format!("the body has more than {BODY_MAX} bytes, or broke off"))
+            Refusal::invalid(format!("the body has more than {BODY_MAX} bytes, or is incomplete"))
         })?;
         let Posted { query } = serde_json::from_slice(&body).map_err(|_| {
             Refusal::invalid("the body is not of the form {\"query\": \"SELECT * FROM devices\"}")
@@ -83,7 +83,7 @@ impl Asked {
 
 fn text<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a str>, Refusal> {
     let value = headers.get(name).map(HeaderValue::to_str).transpose();
-    Ok(value.map_err(|_| Refusal::invalid(format!("{name} is no plain text")))?.map(str::trim))
+    Ok(value.map_err(|_| Refusal::invalid(format!("{name} is not plain text")))?.map(str::trim))
 }
 
 /// Answers queries, a few at a time.
@@ -105,7 +105,7 @@ impl Desk {
         place.ok().and_then(Result::ok).ok_or_else(|| {
             Refusal::throttled(
                 1,
-                "as many queries are worked on as may be (serve.max_concurrent_queries): try again",
+                "too many queries at the same time (serve.max_concurrent_queries): try again",
             )
         })
     }
@@ -244,8 +244,8 @@ mod tests {
             (vec![], r#"{"query": 1}"#.to_owned(), "of the form"),
             (vec![], "SELECT * FROM devices".to_owned(), "of the form"),
             (vec![], large, "more than 65536 bytes"),
-            (vec![("x-ms-max-item-count", "0")], BODY.to_owned(), "whole number from 1 on"),
-            (vec![("x-ms-max-item-count", "many")], BODY.to_owned(), "whole number from 1 on"),
+            (vec![("x-ms-max-item-count", "0")], BODY.to_owned(), "whole number of 1 or more"),
+            (vec![("x-ms-max-item-count", "many")], BODY.to_owned(), "whole number of 1 or more"),
             (vec![("x-ms-continuation", &*long)], BODY.to_owned(), "begin with the first page"),
         ] {
             let refusal = read(&headers, body).await.unwrap_err();

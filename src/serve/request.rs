@@ -51,7 +51,7 @@ impl Target {
             |segment: &str| percent_decode_str(segment).decode_utf8().ok().map(|text| text.into_owned());
         let segments: Option<Vec<String>> = path.trim_start_matches('/').split('/').map(decode).collect();
         let Some(segments) = segments else {
-            return Self::Not(Refusal::invalid("the path is not UTF-8, percent-encoded"));
+            return Self::Not(Refusal::invalid("the path is not percent-encoded UTF-8"));
         };
         let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
         let reads = *method == Method::GET || *method == Method::HEAD;
@@ -76,7 +76,7 @@ impl Target {
             _ => Self::Not(Refusal::saying(
                 404,
                 "ResourceNotFound",
-                "there is no such path: /twins/ID, /twins/ID/modules/ID, /devices/ID and /devices/query are",
+                "there is no such path; the paths are /twins/ID, /twins/ID/modules/ID, /devices/ID and /devices/query",
             )),
         }
     }
@@ -94,14 +94,14 @@ impl Target {
 
 /// 405: the hub supports this method on the path.
 fn not_allowed(allowed: &str, hub: Option<&str>) -> Refusal {
-    let message = format!("this is a copy that can only be read, by {allowed}: {}", go_to(hub));
+    let message = format!("this is a read-only copy, which allows {allowed} only: {}", go_to(hub));
     Refusal::saying(405, "MethodNotAllowed", message)
 }
 
 /// 501: the hub supports this, and the copy does not.
 fn not_here(hub: Option<&str>) -> Refusal {
     let message = format!(
-        "this is a copy of twins, which knows /twins/ID, /twins/ID/modules/ID, /devices/ID and /devices/query: {}",
+        "this is a copy of twins, which serves /twins/ID, /twins/ID/modules/ID, /devices/ID and /devices/query: {}",
         go_to(hub)
     );
     Refusal::saying(501, "NotImplemented", message)
@@ -127,13 +127,13 @@ impl Parameters {
         let mut values = BTreeMap::new();
         let mut put = |name: String, value: String| match values.insert(name.clone(), value) {
             None => Ok(()),
-            Some(_) => Err(Refusal::invalid(format!("{name} is there twice"))),
+            Some(_) => Err(Refusal::invalid(format!("{name} appears twice"))),
         };
         for (name, value) in form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
             if name.starts_with("min") && !ReadRequirement::NAMES.contains(&&*name) {
                 let known = ReadRequirement::NAMES.join(", ");
                 return Err(Refusal::invalid(format!(
-                    "there is a condition that is not known here; known are {known}"
+                    "there is an unknown condition; the known ones are {known}"
                 )));
             }
             put(name.into_owned(), value.into_owned())?;
@@ -142,7 +142,7 @@ impl Parameters {
             let header = format!("{HEADER}{}", name.replace('_', "-"));
             for value in headers.get_all(&header) {
                 let value =
-                    value.to_str().map_err(|_| Refusal::invalid(format!("{header} is no plain text")))?;
+                    value.to_str().map_err(|_| Refusal::invalid(format!("{header} is not plain text")))?;
                 put(name.to_owned(), value.trim().to_owned())?;
             }
         }
@@ -193,7 +193,7 @@ impl Parameters {
                 Some(0) => return Err(Refusal::invalid(format!("the {what} is empty"))),
                 Some(length) if length > ID_MAX => {
                     return Err(Refusal::invalid(format!(
-                        "the {what} has {length} characters; IoT Hub knows none of more than {ID_MAX}"
+                        "the {what} has {length} characters; IoT Hub allows at most {ID_MAX}"
                     )));
                 }
                 Some(_) | None => {}
@@ -202,9 +202,7 @@ impl Parameters {
         let requirement = ReadRequirement::read(|name| self.get(name)).map_err(Refusal::invalid)?;
         let wait = match self.get(WAIT) {
             Some(_) if !requirement.is_something() => {
-                return Err(Refusal::invalid(
-                    "wait says for how long, and nothing for what: add min_version=N",
-                ));
+                return Err(Refusal::invalid("wait needs something to wait for: add min_version=N"));
             }
             Some(text) => parse_duration(text).ok().filter(|wait| *wait <= WAIT_MAX).ok_or_else(|| {
                 let most = WAIT_MAX.as_secs();
@@ -309,9 +307,9 @@ mod tests {
             assert_eq!(question.wait, Duration::from_secs(1));
         }
         let twice = Parameters::read(Some("min_version=7"), &headers).unwrap_err();
-        assert!(twice.message.contains("min_version is there twice"), "{}", twice.message);
+        assert!(twice.message.contains("min_version appears twice"), "{}", twice.message);
         for (query, hint) in [
-            ("min_verison=1", "known are min_version"),
+            ("min_verison=1", "the known ones are min_version"),
             ("min_version=x", "min_version is not a whole number"),
             ("wait=5s", "add min_version=N"),
             ("min_version=1&wait=31s", "at most 30 s"),
@@ -321,6 +319,6 @@ mod tests {
         }
         let long = Id { device: "x".repeat(129), module: None };
         let error = parameters("").unwrap().question(long, None).unwrap_err();
-        assert!(error.message.contains("none of more than 128"), "{}", error.message);
+        assert!(error.message.contains("allows at most 128"), "{}", error.message);
     }
 }

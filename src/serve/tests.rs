@@ -237,7 +237,7 @@ impl Bench {
 }
 
 #[tokio::test]
-async fn without_a_right_there_is_nothing_but_401_whatever_is_asked() {
+async fn every_request_without_authorization_gets_401() {
     let bench = Bench::open(None).await;
     bench.lag.found(MeasuredLag { events: 3, at_least: None });
     let wrong = SIGNED.replace("B3bI", "B3bJ");
@@ -311,7 +311,7 @@ async fn a_twin_says_how_fresh_it_is_and_is_not_sent_again_to_who_has_it() {
     assert_eq!(got.header("x-twinsync-lag-seconds"), Some("2"));
 
     let (status, _, message) = bench.get(&format!("/devices/d?{VERSION}")).await.error();
-    assert_eq!(status, 501, "the copy does not know whether it is enabled");
+    assert_eq!(status, 501, "the copy does not know whether the device is enabled");
     assert!(message.contains("ask the IoT hub itself"), "{message}");
     let mut known = document(9);
     if let State::Live { twin, .. } = &mut known.state {
@@ -367,7 +367,7 @@ async fn what_is_not_there_and_what_is_not_done_here_are_told_in_the_form_of_the
         let (found, found_code, message) = got.error();
         assert_eq!((found, &*found_code), (status, code), "{method} {path}: {message}");
         if [405, 501].contains(&status) {
-            assert!(message.contains(HOST), "where to go: {message}");
+            assert!(message.contains(HOST), "the hub's address is missing: {message}");
         }
     }
     bench.has("twinsync_serve_requests_total{operation=\"other\",outcome=\"unsupported\"} 4");
@@ -381,7 +381,7 @@ async fn queries_give_pages_with_what_they_cost_and_errors_with_their_place() {
     let got = bench.ask("SELECT deviceId, version FROM devices").await;
     assert_eq!(got.status, StatusCode::OK, "{}", got.body);
     let row = json!({"deviceId": "d", "version": 7});
-    assert_eq!(got.json(), json!([row, row]), "two pages of the store, together");
+    assert_eq!(got.json(), json!([row, row]), "two pages of the store must be joined");
     assert_eq!((got.header("x-ms-item-type"), got.header("x-ms-continuation")), (Some("raw"), None));
     assert_eq!(got.header("x-ms-request-charge"), Some("6.00"));
     assert_eq!(got.header("x-twinsync-flagged"), Some("2"));
@@ -400,8 +400,8 @@ async fn queries_give_pages_with_what_they_cost_and_errors_with_their_place() {
     for (query, hint) in [
         ("SELECT * FORM devices", "at character 9"),
         ("SELECT * FROM devices.jobs", "jobs"),
-        ("SELECT * FROM devices WHERE capabilities.iotEdge = true", "capabilities is in no event"),
-        ("SELECT * FROM devices WHERE connectionState = 'Connected'", "connectionState is in no event"),
+        ("SELECT * FROM devices WHERE capabilities.iotEdge = true", "capabilities is not in any event"),
+        ("SELECT * FROM devices WHERE connectionState = 'Connected'", "connectionState is not in any event"),
     ] {
         let (status, code, message) = bench.ask(query).await.error();
         assert_eq!((status, &*code), (400, "ArgumentInvalid"), "{query}");
@@ -420,7 +420,7 @@ async fn who_has_spent_what_it_may_is_told_when_to_come_again() {
         let (status, code, message) = got.error();
         assert_eq!((status, &*code), (429, "ThrottlingException"));
         assert!(message.contains("serve.max_request_units_per_second"), "{message}");
-        let seconds: u64 = got.header("retry-after").expect("when").parse().unwrap();
+        let seconds: u64 = got.header("retry-after").expect("a retry-after header").parse().unwrap();
         assert!((1..=2).contains(&seconds), "{seconds}");
     }
     bench.has("twinsync_serve_requests_total{operation=\"query\",outcome=\"throttled\"} 1");
@@ -434,7 +434,7 @@ async fn a_client_that_goes_away_before_its_twin_comes_pays_for_the_read() {
     let asked = tokio::spawn(bench.request(Method::GET, &path).send());
     bench.until("it is looked for", || *bench.store.reads.lock().unwrap() >= 1).await;
     let caller = access::Caller { name: "service".into(), kind: access::Kind::Policy };
-    assert!(bench.callers.admit(&caller).is_ok(), "nothing is due yet");
+    assert!(bench.callers.admit(&caller).is_ok(), "no request units may be spent yet");
     asked.abort();
     bench.until("it has paid", || bench.callers.admit(&caller).is_err()).await;
     bench.stop().await;

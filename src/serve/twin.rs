@@ -80,8 +80,8 @@ impl Refused {
 
     /// A client would fill in missing fields: Node's client uses `enabled` for a device without a status.
     fn no_identity() -> Self {
-        let message = "the copy does not know the identity of this device: no event tells of it, and the hub was not asked about it \
-                       (twinsync backfill, or audit --repair); ask the IoT hub itself";
+        let message = "the copy does not know the identity of this device: no event contains it, and the hub was not \
+                       asked about it (twinsync backfill, or audit --repair); ask the IoT hub itself";
         let refusal = Refusal::new(501, "NotImplemented", message);
         Self { refusal, outcome: ServedOutcome::Unsupported, present: None }
     }
@@ -98,7 +98,7 @@ impl Refused {
                     Some(version) => format!("the copy has version {version} of the twin"),
                     None => "the copy has no such twin yet".to_owned(),
                 };
-                let message = format!("{has}, and what was waited for did not come in time: ask again");
+                let message = format!("{has}, and did not reach the requested version in time: ask again");
                 let refusal = Refusal::saying(504, "GatewayTimeout", message);
                 Self { refusal, outcome: ServedOutcome::TimedOut, present }
             }
@@ -107,7 +107,7 @@ impl Refused {
                 refused(refusal, outcome)
             }
             Outcome::Busy => refused(
-                Refusal::throttled(1, "as many requests for twins are under way as may be: try again"),
+                Refusal::throttled(1, "too many requests for twins at the same time: try again"),
                 ServedOutcome::Throttled,
             ),
             Outcome::Starting => refused(starting(), ServedOutcome::Unavailable),
@@ -120,7 +120,7 @@ impl Refused {
             ),
             Outcome::WhichHub(_) => refused(
                 Refusal::invalid(
-                    "the copy has twins of several IoT hubs of this id: serve.hub must say whose are shown",
+                    "the copy has twins of several IoT hubs with this id: serve.hub must name the hub whose twins are shown",
                 ),
                 ServedOutcome::Invalid,
             ),

@@ -42,8 +42,8 @@ mod tests {
                 hint_of(code).unwrap_or_else(|| panic!("docs/errors/{code}.md does not say what to do"));
             let length = hint.chars().count();
             assert!((20..=300).contains(&length), "{code}: {length} characters: {hint}");
-            assert!(hint.ends_with('.') || hint.ends_with(".)"), "{code}: a whole sentence: {hint}");
-            assert!(!hint.contains(['*', '`', '\n']), "{code}: plain text: {hint}");
+            assert!(hint.ends_with('.') || hint.ends_with(".)"), "{code}: not a whole sentence: {hint}");
+            assert!(!hint.contains(['*', '`', '\n']), "{code}: not plain text: {hint}");
         }
     }
 }

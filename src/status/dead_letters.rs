@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_no_letter_is_counted_and_a_refusal_is_told() {
+    async fn a_file_that_is_no_dead_letter_is_counted_and_a_refusal_is_reported() {
         let archive = Arc::new(Archive(false.into()));
         let letters = StoredDeadLetters::new(Arc::clone(&archive) as _);
         let stored = letters.count().await.expect("listed");

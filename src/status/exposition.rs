@@ -162,7 +162,11 @@ mod tests {
         let exposition = Exposition::read(TEXT);
         assert_eq!(exposition.sum("events"), 10.0);
         assert_eq!(exposition.sum_with("events", "decision", "applied"), 9.0);
-        assert_eq!(exposition.sum_with("events", "decision", "appl"), 0.0, "a whole value");
+        assert_eq!(
+            exposition.sum_with("events", "decision", "appl"),
+            0.0,
+            "a part of a value must not match"
+        );
         assert_eq!(exposition.sum("plain"), 1.5);
         assert_eq!(exposition.sum("nothing"), 0.0);
         let by_stream = exposition.by("events", "stream");
@@ -178,10 +182,10 @@ mod tests {
     fn quantiles_are_of_what_was_recorded_in_between() {
         let after = Exposition::read(TEXT).buckets("seconds");
         assert_eq!(quantile(&[], &after, 0.25).map(|found| (found * 1e4).round()), Some(505.0));
-        assert_eq!(quantile(&[], &after, 1.0), Some(1.0), "beyond the last bound it is at least that");
+        assert_eq!(quantile(&[], &after, 1.0), Some(1.0), "above the last bound the quantile is that bound");
         let before = [(0.1, 50.0), (1.0, 90.0), (f64::INFINITY, 91.0)];
         assert_eq!(quantile(&before, &after, 0.5).map(|found| (found * 1e2).round()), Some(55.0));
-        assert_eq!(quantile(&after, &after, 0.5), None, "nothing was recorded");
+        assert_eq!(quantile(&after, &after, 0.5), None, "without values there is no quantile");
         assert_eq!(quantile(&[], &[], 0.5), None);
     }
 }

@@ -209,7 +209,7 @@ mod tests {
         let (history, start) = filled(100);
         let now = sample(start + INTERVAL * 100, 5000.0);
         let between = history.until(&now).expect("known");
-        assert_eq!(between.earlier.at, start + INTERVAL * 88, "a minute before");
+        assert_eq!(between.earlier.at, start + INTERVAL * 88, "the sample of a minute ago");
         assert_eq!(between.completed().round(), 10.0);
         assert_eq!(between.arrived().map(f64::round), Some(20.0));
         assert_eq!(between.written().round(), 5.0);
@@ -231,18 +231,22 @@ mod tests {
         let (history, start) = filled(2);
         let mut now = sample(start + INTERVAL * 2, 100.0);
         now.ends.insert(partition("1"), 1_000_000);
-        assert_eq!(history.until(&now).expect("known").arrived(), None, "one is new");
+        assert_eq!(history.until(&now).expect("known").arrived(), None, "one partition is new");
         let mut history = history;
         let mut both = sample(start + INTERVAL, 50.0);
         both.ends.insert(partition("1"), 999_990);
         history.push(both);
-        assert_eq!(history.until(&now).expect("known").arrived(), Some(22.0), "since both were known");
+        assert_eq!(
+            history.until(&now).expect("known").arrived(),
+            Some(22.0),
+            "since both partitions were known"
+        );
         now.ends.insert(partition("0"), 3);
-        assert_eq!(history.until(&now).expect("known").arrived(), Some(2.0), "one began again");
+        assert_eq!(history.until(&now).expect("known").arrived(), Some(2.0), "one partition started over");
         now.ends.remove(&partition("1"));
-        assert!(history.until(&now).expect("known").arrived().is_some(), "one went away");
+        assert!(history.until(&now).expect("known").arrived().is_some(), "one partition is gone");
         now.ends.clear();
-        assert_eq!(history.until(&now).expect("known").arrived(), None, "none is known");
+        assert_eq!(history.until(&now).expect("known").arrived(), None, "no partition is known");
     }
 
     #[test]

@@ -101,7 +101,7 @@ mod tests {
         };
         let task = tokio::spawn(refreshed.clone().run(ask, stop.clone()));
         tokio::task::yield_now().await;
-        assert_eq!(asked.load(Ordering::Relaxed), 0, "nobody looks");
+        assert_eq!(asked.load(Ordering::Relaxed), 0, "without readers nothing may be asked");
         assert_eq!(refreshed.current(), Known::Asking);
         let answer = async {
             loop {

@@ -161,7 +161,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_is_known_is_a_gauge_and_what_is_not_is_none() {
         let counts = Counts::default();
-        assert_eq!(page(&counts), "", "nothing is declared");
+        assert_eq!(page(&counts), "", "without declared counts there are no metrics");
         let declared =
             |name: &str| Declared::new(name, Collection::Devices, None, Some("tags.site"), false).unwrap();
         counts.begin([declared("by_site"), declared("wide")].into());

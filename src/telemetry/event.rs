@@ -1,6 +1,12 @@
 //! Operational facts. Each emits its log line and its metric together.
 //!
-//! Construct one and call `emit`. "Dropped" would mean lost forever, and does not occur: a retry is not a drop.
+//! Construct one and call `emit`. Facts with one log line each are entries of a table, see `facts.rs`. Those whose level or words depend on
+//! their values are written out.
+//!
+//! "Dropped" would mean lost forever, and does not occur: a retry is not a drop.
+
+#[macro_use]
+mod facts;
 
 mod counts;
 mod dependencies;
@@ -12,7 +18,6 @@ mod twins;
 
 use std::time::Duration;
 
-pub use self::twins::TwinReadRefused;
 pub use self::{
     counts::CountsChanged,
     dependencies::{
@@ -33,6 +38,7 @@ pub use self::{
         StillDifferent, TwinCorrected, TwinDelayed, TwinUnknown, TwinWentBack,
     },
     serving::{CallerServed, CertificateChanged, HandshakeFailed, KeysRenewed, RequestDenied},
+    twins::TwinReadRefused,
 };
 
 use super::{
@@ -44,27 +50,75 @@ use crate::domain::{
     invariant::Invariant,
 };
 
-/// An invariant does not hold: a defect of twinsync.
-#[derive(Debug, Clone, Copy)]
-pub struct InvariantBroken<'a> {
-    /// The invariant.
-    pub invariant: Invariant,
-    /// Where it was broken, and what was found instead. Without payload.
-    pub detail: &'a str,
-}
-
-impl InvariantBroken<'_> {
-    /// Logs at ERROR, because it should be reported.
-    pub fn emit(&self, metrics: &Metrics) {
-        metrics.invariant_broken(self.invariant);
-        tracing::error!(
-            invariant = self.invariant.id(),
-            detail = self.detail,
-            consequence = self.invariant.consequence(),
-            code = "INVARIANT_BROKEN",
-            "something that always holds does not: this is a bug of twinsync, please report it"
-        );
+facts! {
+    /// An invariant does not hold: a defect of twinsync.
+    InvariantBroken<'a> {
+        /// The invariant.
+        invariant: Invariant,
+        /// Where it was broken, and what was found instead. Without payload.
+        detail: &'a str,
     }
+    counts(metrics: &Metrics) { metrics.invariant_broken(invariant); }
+    /// Logs at ERROR, because it should be reported.
+    tracing::error!(
+        invariant = invariant.id(), detail, consequence = invariant.consequence(), code = "INVARIANT_BROKEN",
+        "an invariant does not hold: this is a bug of twinsync, please report it"
+    );
+
+    /// An event does not concern twinsync.
+    EventIgnored<'a> {
+        /// Its partition.
+        partition: &'a PartitionId,
+        /// Its number there.
+        sequence_number: SequenceNumber,
+        /// The reason.
+        reason: &'static str,
+    }
+    counts(metrics: &Metrics, stream: &StreamMetrics) {
+        metrics.event_ignored(reason);
+        stream.decided(Decision::Ignored);
+    }
+    /// TRACE: other sources on the hub are normal.
+    tracing::trace!(in partition, %sequence_number, reason, "event ignored");
+
+    /// An event can never be applied, and is durable as a dead letter.
+    EventDeadLettered<'a> {
+        /// Its partition.
+        partition: &'a PartitionId,
+        /// Its number there.
+        sequence_number: SequenceNumber,
+        /// Stable reason code.
+        reason: &'static str,
+        /// One sentence; no payload.
+        detail: &'a str,
+    }
+    counts(metrics: &Metrics, stream: &StreamMetrics) {
+        metrics.event_dead_lettered(reason);
+        stream.decided(Decision::DeadLettered);
+    }
+    /// WARN.
+    tracing::warn!(
+        in partition, %sequence_number, reason, detail, code = "EVENT_DEAD_LETTERED",
+        "event dead-lettered: it can never be applied; the partition continues"
+    );
+
+    /// A dead letter could not be stored, or has not been stored for a while. The progress of its partition waits.
+    DeadLetterDelayed<'a> {
+        /// Its partition.
+        partition: &'a PartitionId,
+        /// Its number there.
+        sequence_number: SequenceNumber,
+        /// How and why.
+        fault: Fault<'a>,
+        /// Time until the next try. `None`: the current try is still running.
+        retry_in: Option<Duration>,
+    }
+    counts(metrics: &Metrics) { metrics.dead_letter_failed(fault.failure); }
+    /// Logs at DEBUG: the state of the store is reported once, by [`DependencyChanged`].
+    tracing::debug!(
+        in partition, %sequence_number, code = fault.code, error = fault.reason, ?retry_in,
+        "cannot store a dead letter: the partition's checkpoint waits for it"
+    );
 }
 
 /// An event was decided.
@@ -102,79 +156,6 @@ impl EventDecided<'_> {
     }
 }
 
-/// An event does not concern twinsync.
-#[derive(Debug, Clone, Copy)]
-pub struct EventIgnored<'a> {
-    /// Its partition.
-    pub partition: &'a PartitionId,
-    /// Its number there.
-    pub sequence_number: SequenceNumber,
-    /// The reason.
-    pub reason: &'static str,
-}
-
-impl EventIgnored<'_> {
-    /// TRACE: other sources on the hub are normal.
-    pub fn emit(&self, metrics: &Metrics, stream: &StreamMetrics) {
-        metrics.event_ignored(self.reason);
-        stream.decided(Decision::Ignored);
-        tracing::trace!(
-            stream = %self.partition.stream, partition = %self.partition.partition, sequence_number = %self.sequence_number, reason = self.reason,
-            "event ignored"
-        );
-    }
-}
-
-/// An event can never be applied, and is durable as a dead letter.
-#[derive(Debug, Clone, Copy)]
-pub struct EventDeadLettered<'a> {
-    /// Its partition.
-    pub partition: &'a PartitionId,
-    /// Its number there.
-    pub sequence_number: SequenceNumber,
-    /// Stable reason code.
-    pub reason: &'static str,
-    /// One sentence; no payload.
-    pub detail: &'a str,
-}
-
-impl EventDeadLettered<'_> {
-    /// WARN.
-    pub fn emit(&self, metrics: &Metrics, stream: &StreamMetrics) {
-        metrics.event_dead_lettered(self.reason);
-        stream.decided(Decision::DeadLettered);
-        tracing::warn!(
-            stream = %self.partition.stream, partition = %self.partition.partition, sequence_number = %self.sequence_number, reason = self.reason,
-            detail = self.detail, code = "EVENT_DEAD_LETTERED",
-            "event dead-lettered: it can never be applied; the partition goes on"
-        );
-    }
-}
-
-/// A dead letter could not be stored, or has not been stored for a while. The progress of its partition waits.
-#[derive(Debug, Clone, Copy)]
-pub struct DeadLetterDelayed<'a> {
-    /// Its partition.
-    pub partition: &'a PartitionId,
-    /// Its number there.
-    pub sequence_number: SequenceNumber,
-    /// How and why.
-    pub fault: Fault<'a>,
-    /// Time until the next try. `None`: the current try is still running.
-    pub retry_in: Option<Duration>,
-}
-
-impl DeadLetterDelayed<'_> {
-    /// Logs at DEBUG: the state of the store is reported once, by [`DependencyChanged`].
-    pub fn emit(&self, metrics: &Metrics) {
-        metrics.dead_letter_failed(self.fault.failure);
-        tracing::debug!(
-            stream = %self.partition.stream, partition = %self.partition.partition, sequence_number = %self.sequence_number, code = self.fault.code,
-            error = self.fault.reason, retry_in = ?self.retry_in, "cannot store a dead letter: the partition's checkpoint waits for it"
-        );
-    }
-}
-
 /// The twin of a dead letter is unknown, so no document can be flagged.
 #[derive(Debug, Clone, Copy)]
 pub struct DeadLetterWithoutTwin<'a> {
@@ -195,13 +176,13 @@ impl DeadLetterWithoutTwin<'_> {
         let what_is_done = match self.audit {
             true => "an audit of the IoT hubs is asked for",
             false => {
-                "nobody can be asked without [iothub]; look at the letter with `twinsync deadletters show`"
+                "no hub can be asked without [iothub]; look at the dead letter with `twinsync deadletters show`"
             }
         };
         tracing::warn!(
             stream = %self.partition.stream, partition = %self.partition.partition, sequence_number = %self.sequence_number, reason = self.reason,
             what_is_done, code = "DEAD_LETTER_WITHOUT_TWIN",
-            "a dead letter does not tell which twin it is about: a document may be behind"
+            "the twin of a dead letter is not known: a document may be behind"
         );
     }
 }

@@ -27,8 +27,7 @@ pub(super) fn log_panics(format: LogFormat) {
 }
 
 fn panicked(panic: &PanicHookInfo<'_>, format: LogFormat) -> String {
-    const MESSAGE: &str =
-        "twinsync has a bug: a part of it panicked, and the process ends; what was not durable is replayed";
+    const MESSAGE: &str = "twinsync has a bug: a part of it panicked, and the process ends; events that are not completed are received again after the next start";
     let place = panic.location().map(ToString::to_string);
     let thread = std::thread::current();
     let (timestamp, location, thread) = (now(), place.as_deref().unwrap_or("unknown"), thread.name());
@@ -129,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_word_has_the_fields_of_any_line() {
+    fn the_final_line_has_the_fields_of_every_line() {
         let line: serde_json::Value = serde_json::from_str(&final_line(Some("A"), "b\nc")).expect("JSON");
         assert_eq!(
             (&line["code"], &line["message"], &line["replica"]),

@@ -125,20 +125,20 @@ mod tests {
         assert!(told(name::PROCESS_THREADS) >= 1.0);
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("now");
         let age = now.as_secs_f64() - told(name::PROCESS_START_TIME);
-        assert!((-5.0..3600.0).contains(&age), "it began {age} s ago");
+        assert!((-5.0..3600.0).contains(&age), "the process started {age} s ago");
         assert!((1.0..told(name::PROCESS_MAX_FDS)).contains(&told(name::PROCESS_OPEN_FDS)));
         let before = told(name::PROCESS_CPU);
         let until = std::time::Instant::now() + std::time::Duration::from_secs(30);
-        while value(&render(&[]), name::PROCESS_CPU).expect("told") <= before {
-            assert!(std::time::Instant::now() < until, "this loop takes time");
+        while value(&render(&[]), name::PROCESS_CPU).expect("known") <= before {
+            assert!(std::time::Instant::now() < until, "the loop took no CPU time");
         }
         assert_eq!(told(name::RUNTIME_WORKERS), 1.0);
         assert!(told(name::RUNTIME_BUSY) >= 0.0 && told(name::RUNTIME_QUEUED) >= 0.0);
-        let alive = value(&render(&[]), name::RUNTIME_TASKS).expect("told");
+        let alive = value(&render(&[]), name::RUNTIME_TASKS).expect("known");
         let task = tokio::spawn(std::future::pending::<()>());
         assert_eq!(value(&render(&[]), name::RUNTIME_TASKS), Some(alive + 1.0));
         task.abort();
-        // A thread beside it counts as well, and by itself.
+        // Another thread's runtime counts as well, with its own label.
         let receiving = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
         let text = render(&[receiving.metrics()]);
         assert_eq!(value(&text, name::RUNTIME_WORKERS), Some(2.0));

@@ -64,15 +64,15 @@ mod tests {
         let inner = root.join("service/worker");
         create_dir_all(&inner).expect("created");
         let limit = |group: &str| smallest_limit(&root, &format!("0::{group}\n"));
-        assert_eq!(limit("/service/worker"), None, "nothing is said");
+        assert_eq!(limit("/service/worker"), None, "there is no file with a limit");
         write(inner.join("memory.max"), "max\n").expect("written");
-        assert_eq!(limit("/service/worker"), None, "no limit");
+        assert_eq!(limit("/service/worker"), None, "`max` is no limit");
         write(root.join("service/memory.max"), "4096\n").expect("written");
         assert_eq!(limit("/service/worker"), Some(4096));
         write(inner.join("memory.max"), "1024\n").expect("written");
         assert_eq!(limit("/service/worker"), Some(1024));
         assert_eq!(limit("/"), None);
-        assert_eq!(limit("/.."), None, "outside of what can be seen");
+        assert_eq!(limit("/.."), None, "the path leads outside the visible hierarchy");
     }
 
     #[test]
@@ -84,15 +84,15 @@ mod tests {
         create_dir_all(&inner).expect("created");
         let groups = "12:memory:/service/worker\n4:cpu,cpuacct:/\n1:name=systemd:/a:b\n0::/\n";
         let limit = || smallest_limit(root, groups);
-        assert_eq!(limit(), None, "nothing is said");
+        assert_eq!(limit(), None, "there is no file with a limit");
         write(inner.join("memory.limit_in_bytes"), UNLIMITED).expect("written");
-        assert_eq!(limit(), None, "no limit");
+        assert_eq!(limit(), None, "the largest value is no limit");
         write(root.join("memory/memory.limit_in_bytes"), "8192\n").expect("written");
-        assert_eq!(limit(), Some(8192), "the outermost that can be seen is the container's");
+        assert_eq!(limit(), Some(8192), "the root that is visible is the container's");
         write(inner.join("memory.limit_in_bytes"), "4096\n").expect("written");
         assert_eq!(limit(), Some(4096));
         assert_eq!(smallest_limit(root, "4:cpuset,memory:/service/worker\n"), Some(4096));
-        // Whichever has the controller: the other one says nothing.
+        // Either version may have the memory controller. The other one has no limit.
         write(root.join("memory.max"), "1024\n").expect("written");
         assert_eq!(limit(), Some(1024));
     }

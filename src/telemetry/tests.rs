@@ -126,16 +126,16 @@ fn every_metric_is_described_with_its_kind_and_labels_and_is_served() {
             (metric.name.to_owned(), (metric.kind.label().to_owned(), labels))
         })
         .collect();
-    assert_eq!(described.len(), name::DESCRIPTIONS.len(), "each of them once");
+    assert_eq!(described.len(), name::DESCRIPTIONS.len(), "each metric must be described once");
     assert_eq!(
         described.keys().cloned().collect::<BTreeSet<_>>(),
         named.into_iter().collect(),
-        "each name has a description"
+        "each name must have a description"
     );
     let mut served = served();
-    // For machines without a limit.
+    // A machine without a memory limit does not have this metric.
     served.entry(name::MEMORY_LIMIT.to_owned()).or_insert_with(|| ("gauge".to_owned(), BTreeSet::new()));
-    assert_eq!(served, described, "`served` has to make each of them happen");
+    assert_eq!(served, described, "`served` must cause each metric");
 }
 
 /// `TWINSYNC_WRITE_DOCS=1 cargo test -p twinsync --lib the_reference` writes the table.
@@ -152,5 +152,5 @@ fn the_reference_in_the_documentation_is_generated_from_the_descriptions() {
         std::fs::write(&path, format!("{before}{begin}{reference}{end}{after}")).expect("writable");
         return;
     }
-    assert_eq!(table, reference, "docs/metrics.md: write it anew with TWINSYNC_WRITE_DOCS=1");
+    assert_eq!(table, reference, "docs/metrics.md: generate it with TWINSYNC_WRITE_DOCS=1");
 }

@@ -1,26 +1,26 @@
-// Looks at the status page in a real browser, as it is told: one JSON command per line on standard input, one JSON answer
-// per line on standard output.
+// Tests the status page in a real browser. It reads one JSON command per line from standard input, and writes one JSON answer per line to
+// standard output.
 //
-//   {"open": "http://127.0.0.1:8080/"}            opens a page; {"width", "height", "scheme"} as wished
-//   {"text": "#headline", "contains": "In step"}   waits until an element says so; answers with the text and the time it took
-//   {"changes": "#completed"}                      waits until the text of an element is another one
+//   {"open": "http://127.0.0.1:8080/"}            opens a page; {"width", "height", "scheme"} are optional
+//   {"text": "#headline", "contains": "In step"}   waits until an element contains the text; answers with the text and the time it took
+//   {"changes": "#completed"}                      waits until the text of an element changes
 //   {"axe": true}                                  violations of WCAG 2.2 A and AA
-//   {"tab": 12}                                    presses Tab so often; answers with what had the focus
-//   {"overflow": true}                             by how many pixels the page is wider than the window
-//   {"screenshot": "page.png"}                     writes a picture
-//   {"events": "refuse"}                          what becomes of server-sent events in pages that are opened later: "pass",
-//                                                 "refuse", or "hold" as a proxy does that keeps everything back
-//   {"release": "9.9.9"}                           answers claim to be from this version, from now on
-//   {"hide": true}                                 the page believes that its tab is hidden, or shown
-//   {"tabs": 8, "contains": "In step"}             opens so many tabs of the page, and waits until all say so
-//   {"requests": true}                             how often each path was asked for since the page was opened, and how often it was loaded
-//   {"console": true}                              errors that the page has logged, and requests that failed, since it was opened
-//   {"type": "pump"}, {"press": "Enter"}           uses the keyboard, on what has the focus
-//   {"click": "#again"}, {"back": true}            uses the mouse; goes back
-//   {"fill": "#device", "with": "pump"}            puts a text into a field, and the focus
-//   {"focus": true}                                what has the focus
-//   {"count": "script"}, {"title": true}           how many elements there are; the title
-//   {"kept": true}                                 what the browser keeps for the page: storage, cookies, the address
+//   {"tab": 12}                                    presses Tab 12 times; answers with the elements that had the focus
+//   {"overflow": true}                             number of pixels by which the page is wider than the window
+//   {"screenshot": "page.png"}                     writes a screenshot
+//   {"events": "refuse"}                          treatment of server-sent events in pages that are opened later: "pass", "refuse",
+//                                                 or "hold", like a proxy that buffers the whole answer
+//   {"release": "9.9.9"}                           later answers have this version
+//   {"hide": true}                                 makes the page believe that its tab is hidden, or shown
+//   {"tabs": 8, "contains": "In step"}             opens 8 tabs of the page, and waits until all of them contain the text
+//   {"requests": true}                             number of requests for each path since the page was opened, and number of loads
+//   {"console": true}                              errors that the page has logged, and failed requests, since the page was opened
+//   {"type": "pump"}, {"press": "Enter"}           sends keys to the element with the focus
+//   {"click": "#again"}, {"back": true}            clicks an element; goes back
+//   {"fill": "#device", "with": "pump"}            enters a text into a field, which gets the focus
+//   {"focus": true}                                the element with the focus
+//   {"count": "script"}, {"title": true}           number of elements; title of the page
+//   {"kept": true}                                 data that the browser stores for the page: storage, cookies, the address
 //
 // Usage: node page.mjs CHROMIUM
 
@@ -48,7 +48,7 @@ async function open({ open: url, width = 1280, height = 900, scheme = "light" })
   requests = {};
   loads = 0;
   if (events === "refuse") await context.route("**/api/events", (route) => route.fulfill({ status: 503, body: "{}" }));
-  // Neither answered nor ended: so it looks where a proxy waits for the end of an answer that has none.
+  // The request is neither answered nor ended, as behind a proxy that waits for the end of an endless answer.
   if (events === "hold") await context.route("**/api/events", () => {});
   page.on("request", (request) => {
     const { pathname } = new URL(request.url());
@@ -76,12 +76,12 @@ async function changes({ changes: selector }) {
   return { before, after: await page.locator(selector).innerText() };
 }
 
-async function look() {
+async function checkAccessibility() {
   await page.evaluate(axe);
   const options = { runOnly: { type: "tag", values: ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"] } };
   const { violations, passes } = await page.evaluate((options) => window.axe.run(document, options), options);
-  const told = violations.map(({ id, help, nodes }) => `${id}: ${help}: ${nodes.map((node) => node.target.join(" ")).join(", ")}`);
-  return { violations: told, passes: passes.length };
+  const found = violations.map(({ id, help, nodes }) => `${id}: ${help}: ${nodes.map((node) => node.target.join(" ")).join(", ")}`);
+  return { violations: found, passes: passes.length };
 }
 
 async function tab({ tab: times }) {
@@ -97,7 +97,7 @@ async function tab({ tab: times }) {
   return { focused };
 }
 
-/** Lets answers pass as those of another version. */
+/** Changes the version in all answers. */
 async function other({ release: version }) {
   release = version;
   await context.route("**/api/status", async (route) => {
@@ -127,7 +127,7 @@ async function tabs({ tabs: count, contains }) {
     await tab.locator("#headline").filter({ hasText: contains }).waitFor({ timeout: LIMIT });
     return tab;
   }));
-  // They go on: each shows something newer than at first.
+  // Each tab is updated further.
   await Promise.all(pages.map(async (tab) => {
     const before = await tab.locator("#connection").innerText();
     await tab.waitForFunction((before) => document.querySelector("#connection").innerText !== before, before, { timeout: LIMIT });
@@ -155,7 +155,7 @@ async function kept() {
   return { session, local, cookies: await context.cookies(), url: page.url() };
 }
 
-const commands = { type, press, click, back, fill, focus, count, title, kept, open, text, changes, axe: look, tab, tabs, hide, release: other, events: choose, requests: async () => ({ requests, loads }), overflow, screenshot, console: async () => ({ errors }) };
+const commands = { type, press, click, back, fill, focus, count, title, kept, open, text, changes, axe: checkAccessibility, tab, tabs, hide, release: other, events: choose, requests: async () => ({ requests, loads }), overflow, screenshot, console: async () => ({ errors }) };
 
 for await (const line of createInterface({ input: process.stdin })) {
   let answer;

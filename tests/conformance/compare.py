@@ -7,7 +7,7 @@ import json
 import pathlib
 import sys
 
-# Of these no event tells, so the copy may lack them. Names as Node's client has them, and as Python's has them.
+# Properties that no event contains, so the copy may lack them. Names of Node's client and of Python's client.
 HUB_ONLY = [
     "authenticationType", "capabilities", "cloudToDeviceMessageCount", "connectionState",
     "connectionStateUpdatedTime", "deviceEtag", "deviceScope", "etag", "lastActivityTime", "modelId",
@@ -28,7 +28,7 @@ def is_twin(row):
 
 
 def reads(path, given):
-    """The lines of a client by name, without what only the hub has, which goes into `given`."""
+    """The lines of a client by name, without the properties of HUB_ONLY. Their names are added to `given`."""
 
     def kept(row):
         if not is_twin(row):
@@ -41,7 +41,7 @@ def reads(path, given):
         line = json.loads(line)
         result = line.get("result")
         if isinstance(result, list):
-            # No order is promised.
+            # The order of rows is not defined.
             line["result"] = sorted((kept(row) for row in result), key=lambda row: json.dumps(row, sort_keys=True))
         elif result is not None:
             line["result"] = kept(result)

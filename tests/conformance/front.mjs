@@ -1,7 +1,7 @@
-// Speaks TLS in front of devkit's hub, whose API is plain HTTP.
+// A TLS proxy for devkit's hub, whose API is plain HTTP.
 //
-// The hub wants signatures for its own host name. What is signed with CLIENT_KEY is signed anew with the hub's key, and anything else with a
-// wrong one: so it is the hub that refuses.
+// The hub requires signatures for its own host name. The proxy signs a request again: with the hub's key if it was signed with CLIENT_KEY, and
+// otherwise with a wrong key, so that the hub itself refuses it.
 
 import { createHmac } from "node:crypto";
 import { readFileSync } from "node:fs";

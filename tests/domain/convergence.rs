@@ -1,5 +1,5 @@
-//! Random histories of one twin, delivered in every way that is legal and in some that are faults: the
-//! document equals the hub's twin or is flagged, and a proven snapshot repairs it.
+//! Random histories of one twin, delivered in every legal order and with some faults: the document equals the
+//! hub's twin or is flagged, and a snapshot repairs it.
 
 use std::collections::BTreeMap;
 
@@ -23,7 +23,7 @@ fn number(variable: &str, default: u64) -> u64 {
     std::env::var(variable).map_or(default, |text| text.parse().expect("a number"))
 }
 
-/// Runs `check` for every seed; a panic is preceded by the seed.
+/// Runs `check` for every seed. Prints the seed if `check` panics.
 pub(crate) fn for_each_seed(part: u64, mut check: impl FnMut(u64)) {
     struct Tell(u64);
     impl Drop for Tell {
@@ -48,7 +48,7 @@ fn play(document: &mut Option<Document>, events: &[TwinEvent]) -> Vec<Decision> 
     events.iter().map(|event| decide(document, event, NOW, &RULES)).collect()
 }
 
-/// Whether the document says what the hub's twin says.
+/// Whether the document equals the hub's twin.
 pub(crate) fn equal(document: Option<&Document>, truth: Option<&Truth>) -> bool {
     match (document, truth) {
         (None, None) => true,
@@ -61,7 +61,7 @@ pub(crate) fn equal(document: Option<&Document>, truth: Option<&Truth>) -> bool 
     }
 }
 
-/// Whether the document says that it may be wrong.
+/// Whether the document is flagged or partial.
 pub(crate) fn is_flagged(document: Option<&Document>) -> bool {
     document
         .is_some_and(|document| !document.flags.is_empty() || matches!(document.state, State::Partial { .. }))
@@ -96,7 +96,7 @@ pub(crate) fn story(document: Option<&Document>, hub: &Hub, delivered: &[TwinEve
     format!("{lines}\nhub      {:#?}\ndocument {:#}", hub.device(), shown.unwrap_or(Value::Null))
 }
 
-/// A proven snapshot leaves nothing different and nothing flagged.
+/// After a snapshot the document equals the hub's twin and has no flag.
 #[track_caller]
 fn a_snapshot_repairs(document: &mut Option<Document>, hub: &mut Hub, delivered: &[TwinEvent]) {
     let snapshot = hub.get();
@@ -104,7 +104,7 @@ fn a_snapshot_repairs(document: &mut Option<Document>, hub: &mut Hub, delivered:
     exact_and_unflagged(document.as_ref(), hub, delivered);
 }
 
-/// Nothing happens twice within the tolerance of clocks, so nothing is left to flag.
+/// Operations are further apart than the tolerance of the clocks, so no document needs a flag.
 pub(crate) const UNHURRIED: Nature = Nature { pace: (6 * SECOND, 20 * SECOND), ..Nature::PLAIN };
 
 fn hub(seed: u64, nature: Nature) -> (Hub, Random) {
@@ -153,14 +153,14 @@ fn two_streams_are_never_silently_wrong_and_a_snapshot_repairs_them() {
 fn coalesced_and_lost_changes_are_never_silent() {
     for_each_seed(2, |seed| {
         let (mut hub, mut random) = hub(seed, Nature::PLAIN);
-        let mut told = hub.events.clone();
+        let mut sent = hub.events.clone();
         if !seed.is_multiple_of(3) {
-            told = coalesced(&mut random, told);
+            sent = coalesced(&mut random, sent);
         }
         if seed % 3 != 1 {
-            told = with_losses(&mut random, told);
+            sent = with_losses(&mut random, sent);
         }
-        let delivered = deliver(&mut random, &told, Order::of(seed / 3));
+        let delivered = deliver(&mut random, &sent, Order::of(seed / 3));
         let mut document = None;
         play(&mut document, &delivered);
         never_silently_wrong(document.as_ref(), &hub, &delivered);
@@ -176,11 +176,11 @@ fn a_snapshot_in_the_middle_is_never_spoilt_silently_by_what_comes_after() {
         let seen = random.below(early.len() as u64 + 1) as usize;
         let mut delivered = early[..seen].to_vec();
         delivered.push(hub.get());
-        let told = hub.events.len();
+        let sent = hub.events.len();
         let more = random.between(0, 8) as usize;
         hub.live(more);
         delivered.extend_from_slice(&early[seen..]);
-        delivered.extend(deliver(&mut random, &hub.events[told..], Order::of(seed / 5)));
+        delivered.extend(deliver(&mut random, &hub.events[sent..], Order::of(seed / 5)));
         let mut document = None;
         play(&mut document, &delivered);
         never_silently_wrong(document.as_ref(), &hub, &delivered);
@@ -195,12 +195,12 @@ fn a_snapshot_repairs_versions_that_went_back() {
         hub.fail_over();
         let more = random.between(0, 8) as usize;
         hub.live(more);
-        let told = if seed.is_multiple_of(2) {
+        let sent = if seed.is_multiple_of(2) {
             hub.events.clone()
         } else {
             with_losses(&mut random, hub.events.clone())
         };
-        let delivered = deliver(&mut random, &told, Order::of(seed / 2));
+        let delivered = deliver(&mut random, &sent, Order::of(seed / 2));
         let mut document = None;
         play(&mut document, &delivered);
         a_snapshot_repairs(&mut document, &mut hub, &delivered);
@@ -221,7 +221,7 @@ fn batches_through_the_store_end_like_events_one_by_one() {
             rest = behind;
             let before = store.writes;
             let outcome = store.bring(batch.to_vec(), cached.take().filter(|_| random.chance(50)));
-            assert!(store.writes <= before + 1, "one write at most for a batch");
+            assert!(store.writes <= before + 1, "a batch costs at most one write");
             cached = outcome.cached;
             outcomes.extend(outcome.outcomes);
         }
@@ -236,8 +236,8 @@ fn histories_reach_every_decision() {
     for seed in 0..500 {
         let (hub, mut random) = hub(seed, UNHURRIED);
         for order in Order::ALL {
-            let told = coalesced(&mut random, hub.events.clone());
-            for events in [&hub.events, &told] {
+            let sent = coalesced(&mut random, hub.events.clone());
+            for events in [&hub.events, &sent] {
                 for decision in play(&mut None, &deliver(&mut random, events, order)) {
                     *seen.entry(decision).or_default() += 1;
                 }

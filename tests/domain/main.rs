@@ -1,7 +1,7 @@
-//! The pure core against a model of IoT Hub, against faulty stores, and against recorded events.
+//! Tests of the pure core with a model of IoT Hub, with faulty stores and with recorded events.
 //!
-//! `TWINSYNC_HISTORIES` sets how many random histories each convergence test plays; a failure prints the
-//! seed, and `TWINSYNC_SEED` starts there. `TWINSYNC_CAPTURED_EVENTS` names a folder of recorded events to replay.
+//! `TWINSYNC_HISTORIES` sets how many random histories each convergence test plays. A failure prints the seed;
+//! `TWINSYNC_SEED` starts at that seed. `TWINSYNC_CAPTURED_EVENTS` names a folder of recorded events to replay.
 
 mod convergence;
 #[path = "../model/delivery.rs"]

@@ -1,5 +1,5 @@
-//! Events as files: how they become messages, the fixtures of this repository with what they mean, and the
-//! replay of a folder of captures.
+//! Events as files: how they become messages, what each fixture of this repository means, and the replay of a
+//! folder of captures.
 
 use std::{collections::BTreeMap, fs, path::Path};
 
@@ -21,7 +21,7 @@ use crate::store::{NOW, RULES};
 const LIMIT: usize = 1 << 20;
 const FIXTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/events");
 
-/// The recordings of a folder that hold a body, by file name.
+/// The recordings of a folder that have a body, by file name.
 fn recordings(folder: &Path) -> BTreeMap<String, Value> {
     let files = fs::read_dir(folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
     files
@@ -89,7 +89,7 @@ fn sections(event: &TwinEvent) -> Option<(&'static str, Option<i64>, Sections)> 
     }
 }
 
-/// Applies the event to an absent document and checks that what is stored is what the body says.
+/// Applies the event to an absent document and checks that the stored document equals the body.
 fn apply(name: &str, event: &TwinEvent, body: &Value) {
     let mut stored = None;
     let decision = decide(&mut stored, event, NOW, &RULES);
@@ -145,7 +145,7 @@ fn every_fixture_means_what_it_says_it_means() {
     }
 }
 
-/// Replays captures that are kept outside this repository, where there are any.
+/// Replays captures from outside this repository, if `TWINSYNC_CAPTURED_EVENTS` names a folder of them.
 #[test]
 fn captured_events_apply_or_are_ignored() {
     let Some(folder) = std::env::var_os("TWINSYNC_CAPTURED_EVENTS") else {
@@ -174,7 +174,10 @@ fn captured_events_apply_or_are_ignored() {
                 applied += 1;
             }
             (source, Decoded::Ignored(_)) => {
-                assert!(!source.contains("twinChange") && !source.contains("Lifecycle"), "{name}: ignored");
+                assert!(
+                    !source.contains("twinChange") && !source.contains("Lifecycle"),
+                    "{name}: a twin event was ignored"
+                );
             }
             (source, decoded) => panic!("{name}: {source} became {decoded:?}"),
         }
@@ -182,7 +185,7 @@ fn captured_events_apply_or_are_ignored() {
     assert!(applied > 0, "no twin event among the captures");
 }
 
-/// Of some captures only the body was published; it is a twin change then.
+/// Of some captures only the body was published. They are replayed as twin changes with invented properties.
 fn stand_in(recording: &mut Value) {
     if !recording["applicationProperties"].as_object().is_none_or(Map::is_empty) {
         return;

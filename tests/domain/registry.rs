@@ -1,5 +1,5 @@
-//! Histories with everything that may go wrong, and a registry to ask: repair where a document is flagged, and an
-//! audit in the end, leave no difference; and nothing that arrives afterwards spoils it silently.
+//! Random histories with all faults and with a registry. Repairs of flagged documents and a final audit leave no
+//! difference. Events that arrive afterwards cause no difference without a flag.
 
 use twinsync::domain::{
     decide::decide,
@@ -14,12 +14,12 @@ use crate::{
     store::{NOW, RULES},
 };
 
-/// Loses one event in twenty, of any kind, the last of them too.
+/// Drops 5 % of the events, of any kind, the last one included.
 fn lossy(random: &mut Random, events: Vec<TwinEvent>) -> Vec<TwinEvent> {
     events.into_iter().filter(|_| !random.chance(5)).collect()
 }
 
-/// A document, and the repairs that are under way.
+/// One document and the number of its repairs.
 struct Replica {
     document: Option<Document>,
     delivered: Vec<TwinEvent>,
@@ -32,11 +32,12 @@ impl Replica {
         self.delivered.push(event.clone());
     }
 
-    /// Takes the registry's answer; it was asked for after the document had been read, and nobody has written since.
+    /// Applies the registry's answer. The registry was asked after the document had been read, and no event was
+    /// applied since.
     fn repair(&mut self, answer: &TwinEvent) {
         self.receive(answer);
         self.repairs += 1;
-        assert!(!is_flagged(self.document.as_ref()), "an answer leaves no flag");
+        assert!(!is_flagged(self.document.as_ref()), "a registry answer leaves no flag");
     }
 
     fn repair_where_flagged(&mut self, hub: &mut Hub) {
@@ -46,7 +47,7 @@ impl Replica {
         }
     }
 
-    /// Asks where the document differs, as a query would list, or is flagged.
+    /// Repairs the document if it is flagged or differs. An audit finds differences by a query.
     fn audit(&mut self, hub: &mut Hub) {
         if !equal(self.document.as_ref(), hub.device()) || is_flagged(self.document.as_ref()) {
             let answer = hub.get();
@@ -62,7 +63,7 @@ fn with_a_registry_every_history_ends_equal_and_stays_so() {
         let mut random = Random::new(seed ^ 0x00AD_17E5);
         let mut hub = Hub::new(seed, UNHURRIED);
         let mut replica = Replica { document: None, delivered: Vec::new(), repairs: 0 };
-        let mut told = Vec::new();
+        let mut sent = Vec::new();
         for round in 0..random.between(1, 4) {
             let before = hub.events.len();
             hub.live(random.between(0, 8) as usize);
@@ -80,7 +81,7 @@ fn with_a_registry_every_history_ends_equal_and_stays_so() {
                     replica.repair_where_flagged(&mut hub);
                 }
             }
-            told.extend(events);
+            sent.extend(events);
             if random.chance(15) {
                 hub.fail_over();
             }
@@ -97,9 +98,9 @@ fn with_a_registry_every_history_ends_equal_and_stays_so() {
             );
         };
         check(&replica, &hub, "after the audit");
-        // A route delivers old events again, and the hub goes on. What lies within the tolerance of the clocks may
-        // raise a flag; nothing may be wrong without one.
-        for event in deliver(&mut random, &told, Order::Interleaved) {
+        // A route delivers old events again, and the hub goes on. Events within the tolerance of the clocks may
+        // raise a flag, but no document may differ without one.
+        for event in deliver(&mut random, &sent, Order::Interleaved) {
             replica.receive(&event);
             if !is_flagged(replica.document.as_ref()) {
                 check(&replica, &hub, "after a replay");
@@ -112,8 +113,11 @@ fn with_a_registry_every_history_ends_equal_and_stays_so() {
         histories += 1;
     });
     if histories > 100 {
-        assert!(repairs > histories / 2, "faults were met: {repairs} repairs in {histories} histories");
-        assert!(late_flags < histories / 4, "old events seldom cost a repair: {late_flags} of {histories}");
+        assert!(repairs > histories / 2, "too few faults: {repairs} repairs in {histories} histories");
+        assert!(
+            late_flags < histories / 4,
+            "too many old events flag a document: {late_flags} of {histories}"
+        );
     }
 }
 
@@ -123,7 +127,7 @@ fn a_twin_that_was_read_before_its_history_is_replayed_costs_no_repair() {
         let mut random = Random::new(seed ^ 0xBACF);
         let mut hub = Hub::new(seed, Nature::PLAIN);
         hub.live(random.between(1, 12) as usize);
-        hub.rest(60 * SECOND); // the backfill comes long after
+        hub.rest(60 * SECOND); // the backfill starts long after the last operation
         let mut document = None;
         let answer = hub.get();
         decide(&mut document, &answer, NOW, &RULES);
@@ -138,7 +142,8 @@ fn a_twin_that_was_read_before_its_history_is_replayed_costs_no_repair() {
     });
 }
 
-/// A repair is three steps, and the world moves between them: it counts only if the document is what it was.
+/// A repair reads the document, asks the registry and writes. Events may arrive between these steps, so the answer
+/// is written only if the document is unchanged.
 #[test]
 fn an_answer_is_taken_only_over_the_document_that_was_read_before_it() {
     for_each_seed(4, |seed| {
@@ -148,13 +153,13 @@ fn an_answer_is_taken_only_over_the_document_that_was_read_before_it() {
         let mut replica = Replica { document: None, delivered: Vec::new(), repairs: 0 };
         let mut pending: Vec<TwinEvent> = deliver(&mut random, &hub.events, Order::Interleaved);
         pending.reverse();
-        let mut told = hub.events.len();
+        let mut sent = hub.events.len();
         for _ in 0..random.between(2, 12) {
             let read = replica.document.clone();
             if random.chance(50) {
                 hub.live(random.between(0, 3) as usize);
-                let mut more = deliver(&mut random, &hub.events[told..], Order::Interleaved);
-                told = hub.events.len();
+                let mut more = deliver(&mut random, &hub.events[sent..], Order::Interleaved);
+                sent = hub.events.len();
                 more.reverse();
                 more.append(&mut pending);
                 pending = more;

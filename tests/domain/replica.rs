@@ -1,5 +1,5 @@
-//! The daemon around the pure core, single-threaded and one step at a time: a lane for each twin, documents behind ETags, modules
-//! that follow their device, and a registry to ask.
+//! A single-threaded model of the daemon around the pure core, one step at a time: a lane for each twin, documents with ETags,
+//! modules that follow their device, and a registry.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -22,14 +22,14 @@ use crate::{
     store::{NOW, RULES, TOLERANCE},
 };
 
-/// What a lane has to do next.
+/// The next step of a lane.
 enum Step {
-    /// Bring these events in.
+    /// Apply these events.
     Bring(Upsert),
-    /// Look for the modules of a device that ended.
+    /// Find the modules of a deleted device.
     Cascade(Upsert, Cascade),
-    /// Look at the device of a module that began.
-    LookAtDevice(Upsert),
+    /// Check the device of a module whose incarnation began.
+    ReadDevice(Upsert),
 }
 
 #[derive(Default)]
@@ -38,16 +38,16 @@ struct Lane {
     step: Option<Step>,
 }
 
-/// Documents, and what is on its way into them.
+/// The documents and the lanes whose events are not applied yet.
 #[derive(Default)]
 pub(crate) struct Replica {
     documents: BTreeMap<TwinKey, (Arc<Document>, u64)>,
     lanes: BTreeMap<TwinKey, Lane>,
     etag: u64,
-    /// What happened, for people.
+    /// What happened, for the message of a failed test.
     story: Vec<String>,
     pub(crate) repairs: u32,
-    /// Whether an answer has shown that the hub went back.
+    /// Whether an answer of the registry has shown that the hub was set back by a failover.
     pub(crate) audit_wanted: bool,
 }
 
@@ -56,12 +56,12 @@ impl Replica {
         self.documents.get(key).map(|(document, _)| document.as_ref())
     }
 
-    /// A stream brings an event.
+    /// Puts an event of a stream into the lane of its twin.
     pub(crate) fn receive(&mut self, event: &TwinEvent) {
         self.lanes.entry(event.key.clone()).or_default().waiting.push_back(event.clone());
     }
 
-    /// Some lane goes on by one step; `false`: none has anything to do.
+    /// Performs the next step of a random lane. Returns `false` if no lane has work.
     pub(crate) fn step(&mut self, random: &mut Random) -> bool {
         let busy = |lane: &Lane| lane.step.is_some() || !lane.waiting.is_empty();
         let busy: Vec<_> =
@@ -81,7 +81,7 @@ impl Replica {
         true
     }
 
-    /// Until nothing is left to do.
+    /// Performs steps until no lane has work.
     pub(crate) fn come_to_rest(&mut self, random: &mut Random) {
         while self.step(random) {}
     }
@@ -91,7 +91,7 @@ impl Replica {
             Step::Bring(mut upsert) => {
                 self.bring_in(key, &mut upsert);
                 if key.is_module() {
-                    return upsert.began_incarnation().map(|_| Step::LookAtDevice(upsert));
+                    return upsert.began_incarnation().map(|_| Step::ReadDevice(upsert));
                 }
                 upsert.cascade().map(|cascade| Step::Cascade(upsert, cascade))
             }
@@ -102,7 +102,8 @@ impl Replica {
                 for module in modules {
                     self.receive(&follow(module, cascade));
                 }
-                // Memory knows that this is done, the store hears of it with the next write; after a crash, it does not.
+                // A cascade that has ended is cleared in memory at once, but in the store only with the next write. After a crash
+                // it is repeated. Half of the cascades are not cleared, as after a crash.
                 if self.etag.is_multiple_of(2)
                     && let Some((document, _)) = self.documents.get_mut(key)
                 {
@@ -110,7 +111,7 @@ impl Replica {
                 }
                 None
             }
-            Step::LookAtDevice(mut upsert) => {
+            Step::ReadDevice(mut upsert) => {
                 let ended = upsert.checked_device(self.document(&key.parent()));
                 ended.then(|| {
                     self.tell(format!("{key} began before its device ended, or about then"));
@@ -148,7 +149,7 @@ impl Replica {
         self.story.push(what);
     }
 
-    /// Asks the hub about every twin whose document is flagged, or is a device's whose modules a repair has left.
+    /// Asks the hub about every twin whose document is flagged.
     pub(crate) fn repair(&mut self, hub: &mut Hub) {
         for key in hub.keys() {
             if is_flagged(self.document(&key)) {
@@ -157,7 +158,7 @@ impl Replica {
         }
     }
 
-    /// Asks about every twin that differs.
+    /// Asks about every twin that is flagged or differs.
     pub(crate) fn audit(&mut self, hub: &mut Hub) {
         for key in hub.keys() {
             if is_flagged(self.document(&key)) || !equal(self.document(&key), hub.twins.get(&key)) {
@@ -192,14 +193,18 @@ impl Replica {
         if let Some(document) = document.filter(|document| Some(document) != self.document(&answer.key)) {
             self.write(Arc::new(document));
         }
-        assert!(!is_flagged(self.document(&answer.key)), "an answer leaves no flag");
+        assert!(!is_flagged(self.document(&answer.key)), "a registry answer leaves no flag");
     }
 
-    /// Everything that led here.
+    /// The history of this replica and of the hub, for the message of a failed test.
     pub(crate) fn story(&self, hub: &Hub) -> String {
-        let told = hub.events.iter().map(|event| format!("{} {} {:?}", event.at, event.key, event.change));
-        let told = told.collect::<Vec<_>>().join("\n");
-        format!("the hub told\n{told}\nwritten was\n{}\nthe hub has {:#?}", self.story.join("\n"), hub.twins)
+        let sent = hub.events.iter().map(|event| format!("{} {} {:?}", event.at, event.key, event.change));
+        let sent = sent.collect::<Vec<_>>().join("\n");
+        format!(
+            "the hub sent\n{sent}\nthe replica wrote\n{}\nthe hub has {:#?}",
+            self.story.join("\n"),
+            hub.twins
+        )
     }
 }
 

@@ -1,8 +1,9 @@
-//! A device and its modules under everything that clocks, streams and clients may do: no document differs from the hub's twin
-//! without saying that it is flagged, at any moment at which everything that was told has arrived. Nothing is repaired by the
-//! truth before that is looked at.
+//! A device and its modules under every behaviour of clocks, streams and clients that these tests model. Whenever all events have
+//! arrived, each document equals the hub's twin or is flagged. Documents are checked before a registry answer repairs them.
 //!
-//! What is left out, because nobody could tell it from late and repeated events of the incarnation before: clocks that swap the
+//! Two cases are left out, because no rule could distinguish them from late and repeated events of the previous incarnation: clocks
+//! that swap the order of an incarnation's end and of the operations in the next one, and timestamps an hour ahead where identities
+//! are created and deleted.
 //! order of an incarnation's end and of what happens in the next one, and stamps an hour ahead where identities come and go.
 
 use std::collections::BTreeMap;
@@ -16,33 +17,33 @@ use crate::{
     replica::Replica,
 };
 
-/// Nothing happens twice within the tolerance of clocks.
+/// Operations are further apart than the tolerance of the clocks.
 const CALM: Nature = Nature { modules: 2, ..UNHURRIED };
-/// Much happens within it.
+/// Many operations lie within the tolerance.
 const CROWDED: Nature = Nature { pace: (MILLISECOND, 2 * SECOND), ..CALM };
-/// Whatever happens has a time that something else may have as well.
+/// Several operations may have the same timestamp.
 const TIED: Nature = Nature { pace: (0, 2), ..CALM };
 
-/// Clocks that differ, up to almost the tolerance, by more or by less than operations are apart; some events tell the time
-/// only at which they were handed over.
+/// Clocks differ by up to almost the tolerance, by more or by less than the time between operations. Some events carry only the
+/// time at which they were enqueued.
 fn skewed(seed: u64) -> Nature {
     let skew = [20 * MILLISECOND, SECOND, 4 * SECOND][(seed / 7 % 3) as usize];
     let pace = [(MILLISECOND, 2 * skew), (MILLISECOND, SECOND), CALM.pace][(seed / 21 % 3) as usize];
     let nature = Nature { skew, pace, enqueued: 20 * (seed / 63 % 2), ..CALM };
     match seed / 126 % 3 {
-        // A single incarnation, whatever becomes of the order of its stamps.
+        // A single incarnation: any order of the timestamps is possible.
         0 => Nature { deletes: false, ..nature },
         1 => Nature { apart: true, ..nature },
         _ => Nature { apart: true, hasty: true, pace: CALM.pace, ..nature },
     }
 }
 
-/// Every twin is as the hub has it, or flagged.
+/// Every document equals the hub's twin or is flagged.
 #[track_caller]
 fn never_silently_wrong(replica: &Replica, hub: &Hub, when: &str) {
     for key in hub.keys() {
         let document = replica.document(&key);
-        // Of a twin that was there before and has not changed, only a backfill knows.
+        // Without a backfill, a twin that existed before the streams and has not changed is unknown.
         let unheard = document.is_none() && hub.events.iter().all(|event| event.key != key);
         assert!(
             unheard || is_flagged(document) || equal(document, hub.twins.get(&key)),
@@ -52,12 +53,12 @@ fn never_silently_wrong(replica: &Replica, hub: &Hub, when: &str) {
     }
 }
 
-/// What may happen to changes on their way.
+/// What may happen to changes on their way through the streams.
 #[derive(Debug, Clone, Copy)]
 struct Faults {
     packed: bool,
     lost: bool,
-    /// Percent: how often the hub is asked about what is flagged, beside each event that arrives.
+    /// How often flagged documents are repaired after an event, in percent.
     repairs: u64,
 }
 
@@ -69,7 +70,7 @@ impl Faults {
     }
 }
 
-/// Brings what the hub has told since its event `from`, until nothing is left to do.
+/// Delivers the hub's events from number `from` on and applies them all.
 fn bring(
     replica: &mut Replica,
     random: &mut Random,
@@ -78,14 +79,14 @@ fn bring(
     faults: Faults,
     order: Order,
 ) {
-    let mut told = hub.events[from..].to_vec();
+    let mut sent = hub.events[from..].to_vec();
     if faults.packed {
-        told = coalesced(random, told);
+        sent = coalesced(random, sent);
     }
     if faults.lost {
-        told = with_losses(random, told);
+        sent = with_losses(random, sent);
     }
-    for event in deliver(random, &told, order) {
+    for event in deliver(random, &sent, order) {
         replica.receive(&event);
         while random.chance(60) && replica.step(random) {}
         if random.chance(faults.repairs) {
@@ -95,7 +96,7 @@ fn bring(
     replica.come_to_rest(random);
 }
 
-/// One history from beginning to end, without a registry. In some, twins were there before anything was told.
+/// One history from beginning to end, without a registry. In some histories twins exist before the first event.
 fn play(seed: u64, nature: Nature, faults: Faults) -> (Replica, Hub) {
     let mut random = Random::new(seed ^ 0x0051_1E9C_E000);
     let order = Order::of(seed);
@@ -130,7 +131,7 @@ fn modules_follow_their_device_in_every_order() {
 }
 
 #[test]
-fn packed_and_lost_changes_show() {
+fn coalesced_and_lost_changes_are_never_silently_wrong() {
     for_each_seed(4, |seed| drop(play(seed, CALM, Faults::of(seed % 3 + 1))));
 }
 
@@ -140,19 +141,23 @@ fn replacements_that_leave_tags_out_are_never_silently_wrong() {
 }
 
 #[test]
-fn what_is_crowded_within_the_tolerance_is_never_silently_wrong() {
+fn operations_within_the_tolerance_are_never_silently_wrong() {
     let (mut flagged, mut histories) = (0_u32, 0_u32);
     for_each_seed(4, |seed| {
         let (replica, hub) = play(seed, CROWDED, Faults::NONE);
         if Order::of(seed) == Order::OneStream && !has_past(seed) {
-            // What one stream brings in order needs no flag, however fast it is.
+            // The events of one ordered stream need no flag, however close in time they are.
             assert!(!is_flagged(replica.document(&key())), "{}", replica.story(&hub));
             flagged += u32::from(flagged_twins(&replica, &hub) > 0);
             histories += 1;
         }
     });
-    // A module may meet the end of its device's last incarnation after it has begun in the next.
-    assert!(histories < 100 || flagged < histories / 10, "{flagged} of {histories} flagged for nothing");
+    // A flag without need is possible: a module may receive the end of its device's last incarnation after the module's next
+    // incarnation began.
+    assert!(
+        histories < 100 || flagged < histories / 10,
+        "{flagged} of {histories} histories are flagged without need"
+    );
 }
 
 #[test]
@@ -172,7 +177,8 @@ fn stamps_from_the_future_are_never_silently_wrong() {
     });
 }
 
-/// With a registry, in rounds. What was repaired is looked at again after the next events, and not repaired for that.
+/// Rounds of events and repairs with a registry. A document is checked again after the events that follow its repair, before the
+/// next repair.
 #[test]
 fn what_was_repaired_is_never_silently_wrong_afterwards() {
     let (mut repairs, mut histories) = (0_u32, 0_u32);
@@ -191,7 +197,7 @@ fn what_was_repaired_is_never_silently_wrong_afterwards() {
             if random.chance(70) {
                 replica.repair(&mut hub);
                 never_silently_wrong(&replica, &hub, "after a repair");
-                assert_eq!(flagged_twins(&replica, &hub), 0, "an answer leaves no flag");
+                assert_eq!(flagged_twins(&replica, &hub), 0, "a registry answer leaves no flag");
             }
         }
         repairs += replica.repairs;
@@ -200,10 +206,10 @@ fn what_was_repaired_is_never_silently_wrong_afterwards() {
     assert!(histories < 100 || repairs > histories / 2, "{repairs} repairs in {histories} histories");
 }
 
-/// A failover takes the whole hub back. What was forgotten is silent where nobody speaks again; but one twin that speaks makes
-/// known that all have to be looked at.
+/// A failover sets the whole hub back. A twin that has no event afterwards differs without a flag. The first event of a twin that
+/// was set back shows that all twins need an audit.
 #[test]
-fn a_hub_that_went_back_is_noticed_by_whoever_speaks_first() {
+fn the_first_event_after_a_failover_shows_that_the_hub_was_set_back() {
     let (mut spoke, mut audits, mut in_vain, mut histories) = (0_u32, 0_u32, 0_u32, 0_u32);
     for_each_seed(4, |seed| {
         let mut random = Random::new(seed ^ 0x00FA_110F_E500);
@@ -226,19 +232,19 @@ fn a_hub_that_went_back_is_noticed_by_whoever_speaks_first() {
             let from = hub.events.len();
             hub.live(1);
             bring(&mut replica, &mut random, &mut hub, from, Faults::NONE, Order::of(seed / 5 + round));
-            // Whoever went back within its incarnation and was told of since is flagged, or right.
+            // A twin that was set back within its incarnation and has had an event since is flagged or correct.
             silent.retain(|key| hub.events[from..].iter().all(|event| event.key != *key));
             for key in went_back.iter().filter(|key| !silent.contains(key)) {
                 let document = replica.document(key);
                 assert!(
                     is_flagged(document) || equal(document, hub.twins.get(key)),
-                    "{key} went back silently: {}",
+                    "{key} was set back without a flag: {}",
                     replica.story(&hub)
                 );
             }
             replica.repair(&mut hub);
         }
-        // Who was deleted or created anew since says nothing about the past.
+        // A twin that was deleted or created again since does not show that the hub was set back.
         let of_before = |key: &&TwinKey| {
             let incarnation = |twins: &BTreeMap<TwinKey, Truth>| twins.get(key).map(|twin| twin.incarnation);
             !silent.contains(key) && incarnation(&hub.twins) == incarnation(&after)
@@ -259,10 +265,10 @@ fn a_hub_that_went_back_is_noticed_by_whoever_speaks_first() {
     assert!(histories < 100 || in_vain < histories / 10, "{figures}");
 }
 
-/// Packed changes can hide where a hub went back: the version goes on. The counters of sections tell, unless they happen to go on
-/// as well.
+/// Coalesced changes can hide that the hub was set back, because the version continues. The section versions show it, unless they
+/// happen to continue as well.
 #[test]
-fn packed_changes_after_a_failover_seldom_hide_it() {
+fn coalesced_changes_seldom_hide_a_failover() {
     let (mut silent, mut histories) = (0_u32, 0_u32);
     for_each_seed(4, |seed| {
         let mut random = Random::new(seed ^ 0x00BA_CCED_0000);

@@ -11,10 +11,10 @@ use twinsync::domain::{
     upsert::{Action, EventOutcome, Upsert},
 };
 
-/// When everything is decided: on the evening of the day of all histories.
+/// Time of every decision: 18:00 on the day whose midnight is `hub::START`.
 pub(crate) const NOW: Ticks = Ticks::new(19_250_568_000_000_000);
 
-/// As the daemon has it.
+/// Tolerance of the clocks.
 pub(crate) const TOLERANCE: Duration = Duration::from_secs(5);
 
 pub(crate) const RULES: Rules = Rules {
@@ -27,33 +27,33 @@ pub(crate) const RULES: Rules = Rules {
 /// What happens to the next write.
 #[derive(Debug, Clone)]
 pub(crate) enum Fault {
-    /// Nothing is wrong.
+    /// It succeeds.
     Pass,
     /// It is stored, but the reply is lost.
     ApplyThenFail,
-    /// It is not stored, and nobody says so.
+    /// It is not stored, and no reply comes.
     Lose,
-    /// Another writer is faster; the condition fails.
+    /// Another writer writes first, so the condition fails.
     Overtake(Vec<TwinEvent>),
     /// It is stored, another writer follows, and the reply is lost.
     ApplyThenOvertake(Vec<TwinEvent>),
-    /// The document vanishes first, as an expired tombstone does.
+    /// The document disappears before the write, like an expired tombstone.
     Vanish,
 }
 
-/// The bytes stored, and everything the store was asked.
+/// The stored document as JSON with its ETag, and the number of requests.
 #[derive(Debug, Default)]
 pub(crate) struct Store {
     stored: Option<(String, u64)>,
     etag: u64,
     pub(crate) faults: VecDeque<Fault>,
-    /// Refuses for good what holds this text.
+    /// A write whose document contains this text is rejected permanently.
     pub(crate) poison: Option<&'static str>,
     pub(crate) reads: usize,
     pub(crate) writes: usize,
 }
 
-/// What came of one batch.
+/// The outcome of one batch.
 pub(crate) struct Outcome {
     pub(crate) outcomes: Vec<EventOutcome>,
     pub(crate) cached: Option<(Arc<Document>, ETag)>,
@@ -71,18 +71,18 @@ impl Store {
         self.stored.as_ref().map(|(text, _)| serde_json::from_str(text).expect("a document"))
     }
 
-    /// Puts anything there, as another program might.
+    /// Stores any text, as another program might.
     pub(crate) fn put(&mut self, text: &str) {
         self.etag += 1;
         self.stored = Some((text.to_owned(), self.etag));
     }
 
-    /// Brings `events` in, as the runtime does.
+    /// Applies `events` as the runtime does.
     pub(crate) fn bring(&mut self, events: Vec<TwinEvent>, cached: Option<(Arc<Document>, ETag)>) -> Outcome {
         self.bring_at(events, cached, &mut || NOW)
     }
 
-    /// The same with a clock of its own.
+    /// The same with its own clock.
     pub(crate) fn bring_at(
         &mut self,
         events: Vec<TwinEvent>,
@@ -101,7 +101,7 @@ impl Store {
                     self.reads += 1;
                     match &self.stored {
                         None => upsert.absent(),
-                        // Cosmos DB keeps numbers as doubles and gives them back in their shortest form.
+                        // Cosmos DB stores numbers as doubles and returns them in their shortest form.
                         Some((text, etag)) => {
                             match serde_json::from_str::<Document>(
                                 &text.replace(":1.0", ":1").replace("[1.0", "[1"),
@@ -125,7 +125,7 @@ impl Store {
         panic!("the upsert does not come to an end");
     }
 
-    /// Applies the write if its condition holds: absent for a create, this very ETag for a replace.
+    /// Applies the write if its condition holds: no document for a create, the same ETag for a replace.
     fn write(&mut self, document: &Document, condition: Option<ETag>) -> Reply {
         let fault = self.faults.pop_front().unwrap_or(Fault::Pass);
         match &fault {
@@ -152,7 +152,7 @@ impl Store {
         }
     }
 
-    /// Another replica with a clock of its own.
+    /// Another replica with its own clock writes.
     fn other_writer(&mut self, events: Vec<TwinEvent>) {
         let faults = std::mem::take(&mut self.faults);
         self.bring_at(events, None, &mut || Ticks::new(NOW.get() + 7));

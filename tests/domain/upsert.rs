@@ -1,4 +1,4 @@
-//! Read-modify-write against a store that loses replies, refuses, and has other writers.
+//! The read-modify-write cycle with a store that loses replies, rejects writes and has other writers.
 
 use std::collections::VecDeque;
 
@@ -100,7 +100,7 @@ fn a_lost_reply_is_recognised_as_our_own_write_and_keeps_the_decisions() {
             Ticks::new(clock)
         });
         assert_eq!(decisions(&outcome), [Decision::Applied; 2]);
-        assert_eq!(store.writes, 1, "not written again");
+        assert_eq!(store.writes, 1, "the write is not repeated");
         assert!(outcome.cached.is_some());
     }
 }
@@ -135,7 +135,7 @@ fn a_write_that_got_lost_is_done_again() {
 }
 
 #[test]
-fn after_another_writer_everything_is_decided_anew() {
+fn a_conflict_reads_the_document_again_and_decides_again() {
     let mut store = store_with([Fault::Overtake(vec![updated(11, 3)])]);
     let outcome = store.bring(vec![updated(11, 3), updated(12, 4)], None);
     assert_eq!(decisions(&outcome), [Decision::Duplicate, Decision::Applied]);
@@ -178,21 +178,24 @@ fn a_stale_cache_is_found_out_by_the_condition() {
     store.bring(vec![updated(11, 3)], None);
     let outcome = store.bring(vec![updated(12, 4)], stale);
     assert_eq!(decisions(&outcome), [Decision::Applied]);
-    assert!(store.document().expect("stored").flags.is_empty(), "no gap: it was decided on what is stored");
+    assert!(
+        store.document().expect("stored").flags.is_empty(),
+        "no gap: the decision used the stored document"
+    );
 }
 
 #[test]
-fn what_cannot_be_read_and_may_be_a_module_that_has_to_follow_is_replaced_and_flagged() {
+fn a_damaged_document_of_a_module_is_replaced_and_flagged_by_a_cascade() {
     let reborn = event(20, Change::ParentReborn);
     let mut upsert = Upsert::new(vec![reborn.clone()], None, RULES);
     assert!(matches!(upsert.action(NOW), Action::Read));
     upsert.damaged(ETag("e".into()));
-    let Action::Replace(document, etag) = upsert.action(NOW) else { panic!("it stays as it is") };
+    let Action::Replace(document, etag) = upsert.action(NOW) else { panic!("the document is not replaced") };
     assert!(
         etag.0 == "e" && document.is_flagged() && document.refused >= Some(Ticks::new(20)),
         "{document:?}"
     );
-    // Where there is nothing, nothing has to follow.
+    // Without a document there is no module that has to follow.
     let mut upsert = Upsert::new(vec![reborn], None, RULES);
     assert!(matches!(upsert.action(NOW), Action::Read));
     upsert.absent();
@@ -218,7 +221,7 @@ fn one_rejected_event_costs_its_neighbours_nothing() {
     );
     let document = store.document().expect("stored");
     assert_eq!(stored_version(&store), 6);
-    assert!(document.flags.contains(&Flag::Gap), "what is missing shows");
+    assert!(document.flags.contains(&Flag::Gap), "the missing event leaves a gap");
 }
 
 #[test]
@@ -230,9 +233,9 @@ fn a_single_rejected_event_changes_nothing() {
     assert_eq!((store.document(), outcome.cached.is_none()), (None, true));
 }
 
-/// As a second look in the same instant would bring it: nothing but the content tells the two apart.
+/// A second snapshot in the same instant differs in its content only.
 #[test]
-fn other_content_is_written_whatever_version_and_times_say() {
+fn a_snapshot_with_other_content_is_written_even_at_the_same_version_and_time() {
     let snapshot = |number| Change::Snapshot { version: TwinVersion(3), twin: tags(json!({ "a": number })) };
     let mut store = Store::default();
     let cached = store.bring(vec![event(10, snapshot(1))], None).cached;
@@ -267,7 +270,7 @@ fn no_events_need_no_store() {
 }
 
 #[test]
-fn an_event_added_behind_the_others_is_decided_on_what_is_stored_by_then() {
+fn an_added_event_is_decided_on_the_document_written_before_it() {
     let mut store = store_with([]);
     let mut upsert = Upsert::new(vec![updated(11, 3)], store.bring(Vec::new(), None).cached, RULES);
     assert!(matches!(upsert.action(NOW), Action::Read));
@@ -284,7 +287,7 @@ fn an_event_added_behind_the_others_is_decided_on_what_is_stored_by_then() {
 }
 
 #[test]
-fn the_beginning_of_an_incarnation_is_told_whatever_became_of_the_write() {
+fn a_new_incarnation_is_reported_whatever_the_result_of_the_write() {
     let mut store = Store::default();
     assert_eq!(store.bring(vec![created(10)], None).incarnation, Some(Ticks::new(10)));
     assert_eq!(store.bring(vec![updated(11, 3)], None).incarnation, None);
@@ -295,7 +298,7 @@ fn the_beginning_of_an_incarnation_is_told_whatever_became_of_the_write() {
         let mut store = Store::default();
         store.faults = VecDeque::from([fault]);
         assert_eq!(store.bring(vec![created(14)], None).incarnation, Some(Ticks::new(14)));
-        // As after a crash between the write and the look at the device.
+        // The same, as after a crash between the write and the check of the device.
         assert_eq!(store.bring(vec![created(14)], None).incarnation, Some(Ticks::new(14)));
     }
 }
@@ -315,7 +318,7 @@ fn a_deletion_and_a_re_creation_in_one_batch_still_cascade_the_modules() {
     store.faults.clear();
 }
 
-/// `applied_at` tells writers apart, and when they wrote; nothing else may differ.
+/// Two writers may differ in `applied_at` only.
 fn content(document: Option<Document>) -> Option<Document> {
     document.map(|document| Document { applied_at: NOW, ..document })
 }
@@ -324,7 +327,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(1_500))]
 
     #[test]
-    fn faults_change_nothing_about_where_it_ends(
+    fn faults_do_not_change_the_final_document(
         seed in any::<u64>(), script in collection::vec((0..8_u8, 0..4_usize), 0..25), order in 0..4_usize
     ) {
         let mut hub = Hub::new(seed, UNHURRIED);
@@ -341,7 +344,7 @@ proptest! {
         while !rest.is_empty() {
             let (batch, behind) = rest.split_at((random.between(1, 5) as usize).min(rest.len()));
             rest = behind;
-            // Another writer is a second replica that received a part of the very same events.
+            // Another writer is a second replica that has received a part of the same events.
             let theirs = |many: usize| batch[..many.min(batch.len())].to_vec();
             store.faults = script.by_ref().take(3).map(|(fault, many)| match fault {
                 0 => Fault::ApplyThenFail,
@@ -361,7 +364,7 @@ proptest! {
         if order == 0 {
             prop_assert_eq!(content(stored), content(expected));
         } else {
-            // A batch decided twice is a replay across both streams: which flags that raises or spares is open.
+            // A batch that is decided twice is a replay of both streams. Which flags it sets or avoids is open.
             prop_assert!(is_flagged(stored.as_ref()) || equal(stored.as_ref(), hub.device()), "{stored:?}");
             store.faults.clear();
             store.bring(vec![hub.get()], None);
@@ -374,16 +377,16 @@ proptest! {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(3_000))]
 
-    /// Documents are changed in place and told apart by their marks. Neither may make a difference to copying and comparing
-    /// them: what is written, and whether anything is.
+    /// Documents are changed in place, and a change is detected by the decisions and `Document::marks`. Copying and
+    /// comparing documents must give the same writes, and no write in the same cases.
     #[test]
-    fn what_is_written_is_what_deciding_on_a_copy_leads_to(seed in any::<u64>(), order in 0..4_usize, asks in any::<bool>()) {
+    fn changing_a_document_in_place_writes_the_same_as_changing_a_copy(seed in any::<u64>(), order in 0..4_usize, asks in any::<bool>()) {
         let mut hub = Hub::new(seed, UNHURRIED);
         let mut random = Random::new(seed);
         hub.live(random.between(1, 12) as usize);
         let mut delivered = deliver(&mut random, &hub.events, Order::ALL[order]);
         if asks {
-            // The hub's own word, also twice, and what cannot be applied.
+            // The answer of the registry, once more the same answer, and an event that cannot be applied.
             let at = random.between(0, delivered.len() as i64) as usize;
             let unapplied = TwinEvent { change: Change::Unapplied, ..hub.get() };
             delivered.splice(at..at, [hub.get(), hub.get(), unapplied]);
@@ -412,19 +415,19 @@ proptest! {
             match action {
                 Action::Create(document) | Action::Replace(document, _) => {
                     prop_assert_eq!(Some(document.as_ref()), expected.as_ref());
-                    // Asked again, as after a write that was throttled, it is the same one.
+                    // A second request for the action, as after a throttled write, gives the same document.
                     let (Action::Create(again) | Action::Replace(again, _)) = upsert.action(Ticks::new(clock + 9)) else {
                         panic!("no write");
                     };
                     prop_assert_eq!(&again, &document);
                     upsert.written(etag);
                 }
-                Action::Done => prop_assert_eq!(&expected, &stored, "nothing is written, and something changed"),
-                Action::Read => panic!("was read"),
+                Action::Done => prop_assert_eq!(&expected, &stored, "a change was not written"),
+                Action::Read => panic!("read a second time"),
             }
             prop_assert!(matches!(upsert.action(now), Action::Done));
             if let Some(other) = &other {
-                prop_assert_eq!(Some(other.as_ref()), stored.as_ref(), "who else has it sees no change");
+                prop_assert_eq!(Some(other.as_ref()), stored.as_ref(), "another owner of the document sees no change");
             }
             let (outcomes, kept) = upsert.finish();
             prop_assert_eq!(outcomes.len(), batch.len());

@@ -1,4 +1,5 @@
-//! What Cosmos DB, or something in its place, can say beside yes and no; and ids that are hard to carry.
+//! Answers of Cosmos DB, or of a proxy in front of it, that are not about a document, and ids with special
+//! characters.
 
 use std::time::Duration;
 
@@ -18,7 +19,7 @@ fn set(world: &World, answers: Vec<Fault>) {
     world.stack.cosmos().set_faults(Faults { answers, ..Faults::default() }).expect("valid");
 }
 
-/// Requests on documents that the store was asked for.
+/// Number of document requests to Cosmos DB.
 fn requests(world: &World) -> u64 {
     let counters = world.stack.cosmos().counters();
     ["read", "create", "replace"].iter().filter_map(|name| Some(counters.get(*name)?.requests)).sum()
@@ -31,7 +32,7 @@ async fn an_id_that_the_store_refuses_becomes_a_dead_letter_and_holds_up_nobody(
     set(&world, vec![Fault::about(400, "pump")]);
     world.apply(create("pump"));
     world.apply(create("valve"));
-    until(&mut daemon, "it is set aside", |sample| {
+    until(&mut daemon, "the metric shows one dead letter, and no event is in flight", |sample| {
         sample.count("twinsync_dead_letters_total", "reason=\"rejected_by_store\"") == 1
             && sample.count("twinsync_flags_rejected_total", "") == 1
             && sample.count("twinsync_in_flight_events", "") == 0
@@ -45,14 +46,15 @@ async fn an_id_that_the_store_refuses_becomes_a_dead_letter_and_holds_up_nobody(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_said_of_the_container_or_by_a_gateway_is_no_word_on_a_document() {
-    // A container that is gone, one that was created again, and a proxy with a page for everything.
+async fn an_answer_about_the_container_or_from_a_gateway_makes_no_dead_letter() {
+    // A container that was deleted, one that was created again, and a proxy that answers every request
+    // itself.
     let container =
         |status, substatus| Fault { substatus: Some(substatus), gateway: false, ..Fault::of_gateway(status) };
     for (fault, remedy) in [
-        (Fault::of_gateway(404), "not Cosmos DB's word"),
-        (Fault::of_gateway(400), "not Cosmos DB's word"),
-        (container(404, 1003), "is gone"),
+        (Fault::of_gateway(404), "not from Cosmos DB"),
+        (Fault::of_gateway(400), "not from Cosmos DB"),
+        (container(404, 1003), "does not exist any more"),
         (container(400, 1001), "another partition key"),
         (container(403, 1014), "20 GB"),
         (container(403, 5300), "Built-in Data Contributor"),
@@ -67,11 +69,13 @@ async fn what_is_said_of_the_container_or_by_a_gateway_is_no_word_on_a_document(
             world.apply(create(id));
         }
         world.apply(report("pump", json!({"step": 1})));
-        until(&mut daemon, "the store counts as down", |sample| sample.count("twinsync_store_up", "") == 0)
-            .await;
+        until(&mut daemon, "the metric shows that the store is down", |sample| {
+            sample.count("twinsync_store_up", "") == 0
+        })
+        .await;
         let (status, reasons) = daemon.get("/readyz").await.expect("answers");
         assert!(status == 503 && reasons.contains(remedy), "{fault:?}: {reasons}");
-        tokio::time::sleep(Duration::from_secs(1)).await; // nothing to wait for: what must not happen is a storm
+        tokio::time::sleep(Duration::from_secs(1)).await; // a fixed time, because the test is that no storm of requests follows
         let asked = requests(&world) - before;
         assert!(asked < 200, "{fault:?}: {asked} requests");
         set(&world, vec![]);
@@ -83,7 +87,7 @@ async fn what_is_said_of_the_container_or_by_a_gateway_is_no_word_on_a_document(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn ids_that_no_path_can_hold_are_kept_like_any_other() {
+async fn ids_with_special_characters_have_documents_like_any_other() {
     let bench = Bench::new(FAST, "").await;
     let daemon = bench.start().await;
     let ids = [".", "..", "...", "%2E", "a%2Fb", "a#b", "a?b", "(a)*,=@$'+:!"];
@@ -98,7 +102,7 @@ async fn ids_that_no_path_can_hold_are_kept_like_any_other() {
     }
     let report = bench.world.equal().await;
     assert_eq!(report.twins, 16, "{report}");
-    // A copy that was lost is asked for again, where a URL can name the twin.
+    // Deletions of these ids are applied as well.
     for id in [".", "a#b"] {
         bench.world.apply(Operation::Delete { id: device(id) });
     }

@@ -1,4 +1,4 @@
-//! What a person gets wrong: one clear line that says what and how to mend it, exit code ≠ 0, no panic.
+//! Mistakes in the configuration and in the services: one clear line with the remedy, an exit code ≠ 0, no panic.
 
 use std::process::Stdio;
 
@@ -6,11 +6,11 @@ use devkit::stack::Options;
 
 use crate::world::{LIMIT, World};
 
-/// Runs the daemon with an environment variable set; it must end by itself with this code, and its last line must
-/// hold each of these words.
+/// Runs the daemon with environment variables. It must end by itself with this code, and its last line must
+/// contain each of these words.
 async fn refused(world: &World, variables: &[(&str, &str)], code: i32, words: &[&str]) {
     let mut command = world.setup.command();
-    // The grace for new rights and what is being created is tested in `start`.
+    // The grace period for new rights and for resources that are still being created is tested in `start`.
     command.env("TWINSYNC__START__REFUSED_GRACE", "0s");
     command.envs(variables.iter().copied()).stdout(Stdio::null()).stderr(Stdio::piped());
     let output =
@@ -83,7 +83,7 @@ async fn a_directory_that_cannot_be_used_is_told_with_the_systems_reason() {
     std::fs::write(&taken, b"").expect("written");
     let below = taken.join("below").display().to_string();
     let variables = [("TWINSYNC__DEAD_LETTERS__PATH", below.as_str())];
-    // The system's own words end so, whichever call it is that fails.
+    // The operating system's reason ends with this text, whichever call fails.
     let system = "(os error ";
     let words = ["dead_letters.path", "DEAD_LETTER_DIRECTORY_UNUSABLE", system];
     refused(&world, &variables, 1, &words).await;
@@ -94,7 +94,8 @@ async fn a_directory_that_cannot_be_used_is_told_with_the_systems_reason() {
 #[tokio::test(flavor = "multi_thread")]
 async fn no_managed_identity_is_told_by_its_name() {
     let world = World::new().await;
-    // What App Service sets where there is one. Bound and dropped: nobody listens there.
+    // App Service sets these variables if there is a managed identity. The port is bound and released, so nothing
+    // listens on it.
     let address = std::net::TcpListener::bind("127.0.0.1:0")
         .and_then(|listener| listener.local_addr())
         .expect("a port");

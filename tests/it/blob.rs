@@ -1,4 +1,4 @@
-//! Checkpoints and ownership on real Azurite: the layout that other SDKs share, claims, refusals and outages.
+//! Checkpoints and leases in Azurite: the layout that other SDKs share, claims, refusals and outages.
 
 use std::{
     collections::BTreeMap,
@@ -67,7 +67,7 @@ fn claim(partition: &str, owner: &str, based_on: Option<&Ownership>) -> Ownershi
     }
 }
 
-/// What the store says, as (sequence number, offset) by partition.
+/// The stored checkpoints as (sequence number, offset) by partition.
 async fn listed(store: &dyn CheckpointStore) -> BTreeMap<String, (Option<i64>, Option<String>)> {
     let list = store.list_checkpoints(NAMESPACE, HUB, GROUP).await.unwrap_or_else(|error| panic!("{error}"));
     list.into_iter().map(|found| (found.partition_id, (found.sequence_number, found.offset))).collect()
@@ -84,7 +84,7 @@ async fn one(store: &dyn CheckpointStore, claim: Ownership) -> Option<Ownership>
     claimed.pop()
 }
 
-/// Writes an empty blob with metadata, as a program of another language does. `url` is the container's.
+/// Writes an empty blob with metadata, like a program in another language. `url` is the URL of the container.
 pub(crate) async fn foreign(url: &str, name: &str, metadata: &[(&str, &str)]) {
     let (address, query) = url.split_once('?').expect("signed");
     let mut request = reqwest::Client::new()
@@ -99,14 +99,14 @@ pub(crate) async fn foreign(url: &str, name: &str, metadata: &[(&str, &str)]) {
     assert_eq!(answer.status(), 201, "{}", answer.text().await.unwrap_or_default());
 }
 
-/// The container's listing, as the service shows it.
+/// The listing of the container as XML.
 pub(crate) async fn listing(url: &str) -> String {
     let url = format!("{url}&restype=container&comp=list&include=metadata");
     let request = reqwest::Client::new().get(url).header("x-ms-version", "2021-12-02");
     request.send().await.expect("an answer").text().await.expect("XML")
 }
 
-/// Everything that could be printed of an error.
+/// Every text that an error can be printed as.
 fn printed(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = format!("{error} {error:?} {error:#?}");
     let mut source = error.source();
@@ -156,10 +156,13 @@ async fn a_checkpoint_is_read_as_written_and_replaced_by_the_next() {
     store.update_checkpoint(checkpoint("0", Some(i64::MAX), Some(""))).await.expect("written");
     assert_eq!(listed(&*store).await["0"], (Some(i64::MAX), None));
 
-    let error = store.update_checkpoint(checkpoint("0", None, Some(""))).await.expect_err("erases progress");
+    let error = store
+        .update_checkpoint(checkpoint("0", None, Some("")))
+        .await
+        .expect_err("a checkpoint without position");
     assert_eq!(Error::find(&error).map(Error::code), Some("CHECKPOINT_REFUSED"));
-    assert_eq!(listed(&*store).await["0"], (Some(i64::MAX), None), "kept");
-    // Another consumer group's progress is its own.
+    assert_eq!(listed(&*store).await["0"], (Some(i64::MAX), None), "the checkpoint is unchanged");
+    // A checkpoint belongs to its consumer group.
     assert!(store.list_checkpoints(NAMESPACE, HUB, "other").await.expect("listed").is_empty());
 }
 
@@ -191,9 +194,13 @@ async fn what_another_sdk_left_empty_spoils_neither_its_neighbours_nor_its_own_p
         ("6", (None, None)),
     ];
     let expected = expected.map(|(partition, position)| (partition.to_owned(), position));
-    assert_eq!(listed(&*store).await, BTreeMap::from(expected), "none is missing: that would mean from zero");
+    assert_eq!(
+        listed(&*store).await,
+        BTreeMap::from(expected),
+        "a missing checkpoint would restart its partition from the beginning"
+    );
 
-    // Both spellings of "nobody's" can be claimed, and a checkpoint of ours replaces theirs.
+    // Both forms of an ownership without owner can be claimed, and our checkpoint replaces theirs.
     let owners = owned(&*store).await;
     assert_eq!(owners["0"].owner_id.as_deref(), Some(""));
     assert_eq!(owners["1"].owner_id, None);
@@ -210,14 +217,14 @@ async fn the_first_claim_wins_and_only_the_latest_etag_renews_or_releases() {
     let url = azurite.account_url("claims", Validity::Good);
     let (a, b) = (store(&url).await, store(&url).await);
     let first = one(&*a, claim("0", "a", None)).await.expect("free");
-    assert!(one(&*b, claim("0", "b", None)).await.is_none(), "it is taken");
-    assert_eq!(first.fully_qualified_namespace, NAMESPACE, "names come back as they were spelt");
+    assert!(one(&*b, claim("0", "b", None)).await.is_none(), "the partition has an owner");
+    assert_eq!(first.fully_qualified_namespace, NAMESPACE, "names are returned in their original spelling");
     let seen = owned(&*b).await.remove("0").expect("listed");
     assert_eq!((seen.owner_id.as_deref(), &seen.etag), (Some("a"), &first.etag), "both show the same ETag");
 
     let renewed = one(&*a, claim("0", "a", Some(&first))).await.expect("ours");
     assert_ne!(renewed.etag, first.etag);
-    assert!(one(&*b, claim("0", "b", Some(&seen))).await.is_none(), "what it is based on has changed");
+    assert!(one(&*b, claim("0", "b", Some(&seen))).await.is_none(), "the ETag of the claim is old");
 
     let release = Ownership { owner_id: None, ..claim("0", "a", Some(&renewed)) };
     let released = one(&*a, release).await.expect("ours");
@@ -225,9 +232,9 @@ async fn the_first_claim_wins_and_only_the_latest_etag_renews_or_releases() {
     assert_eq!(
         (seen.owner_id.as_deref(), &seen.etag),
         (Some(""), &released.etag),
-        "nobody's, as others write it"
+        "an ownership without owner, as other SDKs write it"
     );
-    assert!(one(&*a, claim("0", "a", Some(&renewed))).await.is_none(), "given away");
+    assert!(one(&*a, claim("0", "a", Some(&renewed))).await.is_none(), "the lease was released");
     one(&*b, claim("0", "b", Some(&seen))).await.expect("free again");
     assert_eq!(owned(&*a).await["0"].owner_id.as_deref(), Some("b"));
 }
@@ -242,10 +249,10 @@ async fn claims_of_one_call_do_not_share_their_fate() {
     let wanted = [claim("0", "us", None), claim("1", "us", None), claim("2", "us", None), gone];
     let claimed = store.claim_ownership(&wanted).await.expect("answered");
     let partitions: Vec<_> = claimed.iter().map(|claimed| claimed.partition_id.as_str()).collect();
-    assert_eq!(partitions, ["0", "2"], "a partition that is taken and one whose blob is gone are left out");
+    assert_eq!(partitions, ["0", "2"], "a partition with an owner and one without a blob are left out");
 
     azurite.stop().await.expect("stops");
-    let error = store.claim_ownership(&wanted).await.expect_err("nothing came through");
+    let error = store.claim_ownership(&wanted).await.expect_err("no claim was made");
     assert_eq!(Error::find(&error).map(Error::code), Some("BLOB_UNAVAILABLE"), "{error}");
 }
 
@@ -270,12 +277,17 @@ async fn a_missing_container_is_created_where_that_is_allowed() {
     assert!(error.to_string().contains("create it"), "{error}");
     assert!(!printed(&error).contains(signature(&limited)), "{error:?}");
 
-    // Replicas that start together do not fail each other. The slash at the end changes no blob's name.
+    // Replicas that start at the same time all succeed. The slash at the end does not change the names of the
+    // blobs.
     let whole = azurite.account_url("missing", Validity::Good).replace("missing?", "missing/?");
     let together = futures::future::join_all((0..4).map(|_| try_store(&whole))).await;
     let first = together.into_iter().map(|result| result.unwrap_or_else(|error| panic!("{error}"))).next();
     first.expect("four").update_checkpoint(checkpoint("0", Some(1), None)).await.expect("written");
-    assert_eq!(listed(&*store(&limited).await).await["0"], (Some(1), None), "good for what is inside");
+    assert_eq!(
+        listed(&*store(&limited).await).await["0"],
+        (Some(1), None),
+        "the container's signature works inside the container"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -294,7 +306,7 @@ async fn a_refused_signature_is_told_in_one_line_without_the_signature() {
         assert!(!printed(&error).contains(signature(url)), "{error:?}");
     }
 
-    // A signature that may only read shows when something is written.
+    // A signature that may only read fails with the first write.
     let read = azurite.container_url("refused", Permissions::Read, Validity::Good);
     let store = store(&read).await;
     for error in [
@@ -302,7 +314,7 @@ async fn a_refused_signature_is_told_in_one_line_without_the_signature() {
         store.claim_ownership(&[claim("0", "us", None)]).await.expect_err("read only"),
     ] {
         assert_eq!(Error::find(&error).map(Error::code), Some("BLOB_REFUSED"), "{error}");
-        assert_eq!(error.http_status().map(u16::from), Some(403), "callers of the trait can tell");
+        assert_eq!(error.http_status().map(u16::from), Some(403), "callers of the trait see the status");
         assert!(!printed(&error).contains(signature(&read)), "{error:?}");
     }
 }
@@ -318,25 +330,25 @@ async fn an_outage_is_told_in_time_and_passes() {
     let started = Instant::now();
     let error =
         store.update_checkpoint(checkpoint("0", Some(2), None)).await.expect_err("refused connection");
-    assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
+    assert!(started.elapsed() < Duration::from_secs(5), "took {:?}", started.elapsed());
     assert_eq!(Error::find(&error).map(Error::code), Some("BLOB_UNAVAILABLE"), "{error}");
     assert!(!printed(&error).contains(signature(&url)), "{error:?}");
-    try_store(&url).await.map(drop).expect_err("nor can one start");
+    try_store(&url).await.map(drop).expect_err("a start fails as well");
     azurite.restart().await.expect("starts again");
     assert_eq!(listed(&*store).await["0"], (Some(1), None));
     store.update_checkpoint(checkpoint("0", Some(2), None)).await.expect("written");
 
     azurite.pause().await.expect("freezes");
     let started = Instant::now();
-    let error = store.update_checkpoint(checkpoint("0", Some(3), None)).await.expect_err("silence");
-    assert!(started.elapsed() < Duration::from_secs(8), "{:?}", started.elapsed());
+    let error = store.update_checkpoint(checkpoint("0", Some(3), None)).await.expect_err("no answer");
+    assert!(started.elapsed() < Duration::from_secs(8), "took {:?}", started.elapsed());
     assert!(error.to_string().contains("no answer within 5 s"), "{error}");
     azurite.resume().await.expect("thaws");
     store.update_checkpoint(checkpoint("0", Some(4), None)).await.expect("written");
     assert_eq!(listed(&*store).await["0"], (Some(4), None));
 }
 
-/// All that the libraries below us log, at their most detailed level.
+/// The log of all libraries at the most detailed level.
 #[tokio::test]
 async fn no_log_shows_the_signature() {
     #[derive(Clone, Default)]
@@ -370,12 +382,12 @@ async fn no_log_shows_the_signature() {
         store.list_ownerships(NAMESPACE, HUB, GROUP).await.expect_err("down");
     }
     let log = String::from_utf8_lossy(&log.0.lock().expect("not poisoned")).into_owned();
-    assert!(log.contains("azure") && log.contains("a claim failed"), "something was logged: {}", log.len());
+    assert!(log.contains("azure") && log.contains("a claim failed"), "the log is too short: {}", log.len());
     let leaks: Vec<_> = log.lines().filter(|line| line.contains(signature(&url))).collect();
     assert_eq!(leaks, Vec::<&str>::new());
 }
 
-/// The SDK's own client on a container, for what keeps other things there.
+/// A container that other components open through the SDK's own client.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_container_shows_where_it_is_and_no_more() {
     let azurite = azurite().await;
@@ -390,7 +402,8 @@ async fn a_container_shows_where_it_is_and_no_more() {
     }
 }
 
-/// A service that answers every request with a refusal of its version, and the first request that it got.
+/// Returns the URL of a service that refuses the API version of its first request, and a receiver for that
+/// request.
 async fn outdated() -> (String, tokio::sync::oneshot::Receiver<String>) {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     const ANSWER: &[u8] = b"HTTP/1.1 400 Bad Request\r\nx-ms-error-code: InvalidHeaderValue\r\n\
@@ -419,6 +432,6 @@ async fn a_service_that_is_too_old_is_told_with_the_setting_that_helps() {
     assert!(error.to_string().contains("blob.api_version"), "{error}");
     let request = request.await.expect("a request").to_lowercase();
     assert!(request.contains("x-ms-version: 2019-12-12"), "{request}");
-    assert!(request.contains("&sig=c2vjcmv0 http"), "signed once, whole: {request}");
+    assert!(request.contains("&sig=c2vjcmv0 http"), "the request has the complete signature once: {request}");
     assert!(!printed(&error).contains("c2VjcmV0"), "{error:?}");
 }

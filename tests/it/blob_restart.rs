@@ -1,4 +1,5 @@
-//! The daemon with its checkpoints on blobs: going on, and what it refuses to go on with.
+//! The daemon with its checkpoints in blob storage: resuming, and the checkpoints and containers that it
+//! refuses.
 
 use std::process::Stdio;
 
@@ -17,7 +18,7 @@ async fn world() -> World {
     World::with(Options { azurite: true, ..Options::default() }, "").await
 }
 
-/// Runs the daemon with `url` as its container until it ends by itself; exit code and everything it said.
+/// Runs the daemon with `url` as its container until it ends by itself. Returns the exit code and the output.
 async fn ends(world: &World, url: &str) -> (Option<i32>, String) {
     let mut command = world.setup.command();
     command.env("TWINSYNC__START__REFUSED_GRACE", "0s");
@@ -30,7 +31,7 @@ fn container(world: &World) -> String {
     world.stack.endpoints().checkpoint_container_url.clone().expect("there is blob storage")
 }
 
-/// Names of the checkpoint blobs.
+/// The names of the checkpoint blobs.
 async fn checkpoints(world: &World) -> Vec<String> {
     let url = format!("{}&restype=container&comp=list", container(world));
     let answer = reqwest::Client::new().get(url).header("x-ms-version", "2021-12-02").send().await;
@@ -56,9 +57,12 @@ async fn it_goes_on_from_its_checkpoint_on_a_blob() {
     let missed = world.appended() - before;
     let mut daemon = world.start().await;
     world.equal().await;
-    until(&mut daemon, "it caught up", |sample| sample.count("twinsync_events_total", "") >= missed).await;
+    until(&mut daemon, "the missed events are counted", |sample| {
+        sample.count("twinsync_events_total", "") >= missed
+    })
+    .await;
     let handled = daemon.sample().await.expect("metrics").count("twinsync_events_total", "");
-    assert_eq!(handled, missed, "not from the start");
+    assert_eq!(handled, missed, "it resumes at the checkpoint");
 
     // An outage of blob storage delays checkpoints and nothing else.
     let azurite = world.stack.azurite().expect("there is blob storage");
@@ -70,7 +74,7 @@ async fn it_goes_on_from_its_checkpoint_on_a_blob() {
     daemon.stop().await.expect("exit code 0");
     let mut daemon = world.start().await;
     let handled = daemon.sample().await.expect("metrics").count("twinsync_events_total", "");
-    assert_eq!(handled, 0, "all of it is in the checkpoint");
+    assert_eq!(handled, 0, "the checkpoint contains all events");
     daemon.stop().await.expect("exit code 0");
 }
 

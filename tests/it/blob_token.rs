@@ -1,4 +1,4 @@
-//! Leases, checkpoints and dead letters with a token of Entra ID over https, against real Azurite.
+//! Leases, checkpoints and dead letters with an Entra ID token over HTTPS, in Azurite.
 
 use std::{
     net::SocketAddr,
@@ -21,7 +21,7 @@ use crate::{
 
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// A daemon whose only way to its storage is its token.
+/// A daemon that can use its storage only with its token.
 fn replica(world: &World, azurite: &Azurite, directory: &Path, audience: &str) -> Setup {
     let container = format!("{}/twinsync", azurite.endpoint());
     let token = unsigned(audience, SystemTime::now() + HOUR);
@@ -50,15 +50,28 @@ async fn a_token_over_https_creates_the_container_and_keeps_everything_in_it() {
     world.stack.broker().append("twin-changes", "pump", twin_change("pump", b"no json")).expect("appended");
     world.apply(report("pump", json!({"step": 1})));
     world.same().await;
-    until(&mut a, "a dead letter", |sample| sample.count("twinsync_dead_letters_total", "") == 1).await;
+    until(&mut a, "the metric shows one dead letter", |sample| {
+        sample.count("twinsync_dead_letters_total", "") == 1
+    })
+    .await;
     let mut b = second.start().await.unwrap_or_else(|error| panic!("{error}"));
-    until(&mut b, "a share", |sample| sample.count("twinsync_partitions_owned", "") == 2).await;
+    until(&mut b, "the second replica owns two partitions", |sample| {
+        sample.count("twinsync_partitions_owned", "") == 2
+    })
+    .await;
     a.stop().await.unwrap_or_else(|error| panic!("{error}"));
-    until(&mut b, "everything", |sample| sample.count("twinsync_partitions_owned", "") == 4).await;
+    until(&mut b, "the second replica owns all partitions", |sample| {
+        sample.count("twinsync_partitions_owned", "") == 4
+    })
+    .await;
     world.apply(report("pump", json!({"step": 2})));
     world.same().await;
     let sample = b.sample().await.expect("metrics");
-    assert_eq!(sample.count("twinsync_dead_letters_total", ""), 0, "it began behind the other's checkpoint");
+    assert_eq!(
+        sample.count("twinsync_dead_letters_total", ""),
+        0,
+        "the second replica resumes after the checkpoint of the first"
+    );
     b.stop().await.unwrap_or_else(|error| panic!("{error}"));
 }
 

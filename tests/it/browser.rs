@@ -1,9 +1,9 @@
-//! The status page in a real browser: it loads without an error, its numbers move, an outage turns it red with the reason,
-//! it comes back, and it is usable in the dark, on a phone, and with a keyboard only.
+//! The status page in a real browser: it loads without an error, its numbers change, an outage turns it red with the reason, it
+//! recovers, and it can be used in dark mode, on a phone, and with only a keyboard.
 //!
-//! Needs Chromium (`apt-get install chromium`) and Node.js; run it with
+//! Needs Chromium (`apt-get install chromium`) and Node.js. Run it with
 //! `cargo test -p twinsync --test it -- --ignored browser::`. `TWINSYNC_CHROMIUM` names another program, and
-//! `TWINSYNC_SCREENSHOTS` a directory where the pictures are kept: `docs/images` for those in the documentation.
+//! `TWINSYNC_SCREENSHOTS` a directory for the screenshots: `docs/images` for those in the documentation.
 
 mod twin;
 
@@ -22,7 +22,7 @@ use tokio::{
 
 use crate::world::{World, plan};
 
-/// Without an answer for so long, the browser hangs.
+/// Time limit for an answer of the browser.
 const LIMIT: Duration = Duration::from_secs(120);
 
 struct Browser {
@@ -32,7 +32,7 @@ struct Browser {
 }
 
 impl Browser {
-    /// Installs what it needs into a directory of the build, and starts.
+    /// Installs the scripts and their packages in the build directory and starts the browser.
     async fn start() -> Self {
         let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/browser");
         let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("browser");
@@ -75,9 +75,12 @@ impl Browser {
     }
 
     async fn is_accessible(&mut self) {
-        let look = self.tell(json!({"axe": true})).await;
-        assert_eq!(look["violations"], json!([]), "{look:#}");
-        assert!(look["passes"].as_u64().is_some_and(|passes| passes > 10), "it did look: {look}");
+        let accessibility = self.tell(json!({"axe": true})).await;
+        assert_eq!(accessibility["violations"], json!([]), "{accessibility:#}");
+        assert!(
+            accessibility["passes"].as_u64().is_some_and(|passes| passes > 10),
+            "too few checks: {accessibility}"
+        );
     }
 
     async fn picture(&mut self, name: &str) {
@@ -98,7 +101,7 @@ async fn the_page_tells_the_truth_and_can_be_used_by_everybody() {
     let url = format!("http://{}/", daemon.address());
     let mut browser = Browser::start().await;
 
-    // Numbers move under load.
+    // Numbers change under load.
     let fleet = world.stack.fleet();
     fleet.start(plan(50, 6000, 7), Pace::Rate(150.0)).expect("the fleet starts");
     assert_eq!(browser.tell(json!({"open": url})).await["status"], 200);
@@ -113,16 +116,16 @@ async fn the_page_tells_the_truth_and_can_be_used_by_everybody() {
     browser.says("#counts-note", "As of").await;
     browser.is_accessible().await;
     assert_eq!(browser.tell(json!({"console": true})).await["errors"], json!([]));
-    // A curve needs a few samples.
+    // The curve is shown after a few samples.
     browser.tell(json!({"text": ".curve svg", "contains": ""})).await;
     browser.picture("status-light.png").await;
 
-    // An outage, with the reason, and the way back.
+    // An outage with its reason, and the recovery.
     world.cosmos_is_away(true);
     let red = browser.says("#headline", "Blocked: the document store has not answered since ").await;
     assert!(
         red["text"].as_str().expect("a text").to_uppercase().starts_with("BAD"),
-        "a word beside the colour: {red}"
+        "the state is also a word, not only a colour: {red}"
     );
     browser.says("#dependencies", "down").await;
     browser.is_accessible().await;
@@ -130,14 +133,14 @@ async fn the_page_tells_the_truth_and_can_be_used_by_everybody() {
     world.cosmos_is_away(false);
     browser.says("#headline", "In step").await;
 
-    // In the dark, on a phone.
+    // In dark mode, on a phone.
     browser.tell(json!({"open": url, "width": 390, "height": 844, "scheme": "dark"})).await;
     browser.says("#headline", "In step").await;
-    assert_eq!(browser.tell(json!({"overflow": true})).await["pixels"], 0, "one column");
+    assert_eq!(browser.tell(json!({"overflow": true})).await["pixels"], 0, "no horizontal scrolling");
     browser.is_accessible().await;
     browser.picture("status-phone-dark.png").await;
 
-    // With a keyboard only: everything that can be used is reached, and it shows where one is.
+    // With only a keyboard: every control is reached and shows the focus.
     let focused = browser.tell(json!({"tab": 7})).await;
     let focused = focused["focused"].as_array().expect("a list");
     assert!(focused.iter().all(|focus| focus["visible"] == true), "{focused:#?}");
@@ -147,14 +150,14 @@ async fn the_page_tells_the_truth_and_can_be_used_by_everybody() {
     }
     assert_eq!(browser.tell(json!({"console": true})).await["errors"], json!([]));
 
-    // Any number of tabs: streams take some of the six connections of a browser, and leave the others.
+    // Many tabs: their event streams must not use all six connections that a browser opens to one host.
     let tabs = browser.tell(json!({"tabs": 9, "contains": "In step"})).await;
     let headlines = tabs["headlines"].as_array().expect("a list");
     let all_tell = headlines.iter().all(|text| text.as_str().is_some_and(|text| !text.contains("No answer")));
     assert!(headlines.len() == 9 && all_tell, "{tabs:#}");
     println!("nine tabs beside the page tell of a later moment after {} s", tabs["seconds"]);
 
-    // A replica that is gone is told, not shown as it was.
+    // The page of a stopped replica says so and does not show old data as current.
     fleet.stop();
     daemon.stop().await.expect("exit code 0");
     browser.says("#headline", "No answer from the replica since").await;
@@ -168,13 +171,13 @@ impl Browser {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs Chromium"]
-async fn the_page_goes_on_without_events_rests_while_nobody_looks_and_follows_an_update() {
+async fn the_page_polls_without_events_pauses_while_hidden_and_loads_a_new_release() {
     let world = World::with(Default::default(), "[http]\nblocked_after = \"2s\"\n").await;
     let daemon = world.start().await;
     let url = format!("http://{}/", daemon.address());
     let mut browser = Browser::start().await;
 
-    // Events that are refused, and events that a proxy keeps back.
+    // A proxy that refuses the event stream, and one that holds it back.
     for way in ["refuse", "hold"] {
         browser.tell(json!({"events": way})).await;
         browser.tell(json!({"open": url})).await;
@@ -183,8 +186,8 @@ async fn the_page_goes_on_without_events_rests_while_nobody_looks_and_follows_an
             browser.tell(json!({"changes": "#connection"})).await;
         }
         let (polls, streams) = (browser.requests("/api/status").await, browser.requests("/api/events").await);
-        assert!(polls >= 4, "{way}: it asks, {polls} times");
-        assert_eq!(streams, 1, "{way}: and does not hammer");
+        assert!(polls >= 4, "{way}: the page polled only {polls} times");
+        assert_eq!(streams, 1, "{way}: the page opens the event stream once");
         world.cosmos_is_away(true);
         for number in 0..8 {
             world.apply(crate::world::create(&format!("{way}-{number}")));
@@ -196,17 +199,21 @@ async fn the_page_goes_on_without_events_rests_while_nobody_looks_and_follows_an
         assert!(!green["text"].as_str().expect("a text").contains("No answer"), "{green}");
     }
 
-    // While nobody looks, nothing is asked; what is shown then is fresh.
+    // A hidden page makes no requests. When it is shown again, it refreshes.
     browser.tell(json!({"events": "pass"})).await;
     browser.tell(json!({"open": url})).await;
     browser.says("#headline", "In step").await;
     browser.tell(json!({"hide": true})).await;
     let before = browser.tell(json!({"requests": true})).await;
     let shown = browser.says("#connection", "As of").await["text"].clone();
-    // What is awaited is that nothing happens, for longer than the page would otherwise wait.
+    // A fixed time, because the test is that nothing happens: longer than the interval of the page's requests.
     tokio::time::sleep(Duration::from_secs(7)).await;
-    assert_eq!(browser.tell(json!({"requests": true})).await, before, "nothing is asked");
-    assert_eq!(browser.says("#connection", "As of").await["text"], shown, "and nothing is claimed");
+    assert_eq!(browser.tell(json!({"requests": true})).await, before, "a hidden page makes no requests");
+    assert_eq!(
+        browser.says("#connection", "As of").await["text"],
+        shown,
+        "a hidden page shows the time of its data"
+    );
     browser.tell(json!({"hide": false})).await;
     let fresh = browser.tell(json!({"changes": "#connection"})).await;
     assert!(fresh["after"].as_str().is_some_and(|text| text.starts_with("As")), "{fresh}");
@@ -216,16 +223,20 @@ async fn the_page_goes_on_without_events_rests_while_nobody_looks_and_follows_an
             > before["requests"]["/api/status"].as_u64().unwrap_or_default()
     );
 
-    // Another release brings its own page, once.
+    // The page of another release is loaded once.
     assert_eq!(browser.tell(json!({"requests": true})).await["loads"], 1);
     browser.tell(json!({"release": "9.9.9"})).await;
     browser.tell(json!({"hide": true})).await;
     browser.tell(json!({"hide": false})).await;
     browser.says("#version", "9.9.9").await;
-    assert_eq!(browser.tell(json!({"requests": true})).await["loads"], 2, "loaded again");
+    assert_eq!(browser.tell(json!({"requests": true})).await["loads"], 2, "the page was loaded again");
     for _ in 0..3 {
         browser.tell(json!({"changes": "#connection"})).await;
     }
-    assert_eq!(browser.tell(json!({"requests": true})).await["loads"], 2, "and not again and again");
+    assert_eq!(
+        browser.tell(json!({"requests": true})).await["loads"],
+        2,
+        "the page was loaded only once more"
+    );
     daemon.stop().await.expect("exit code 0");
 }

@@ -1,4 +1,5 @@
-//! `twinsync check`: what is right is called right, what is wrong is found once for each, and nobody is disturbed.
+//! `twinsync check`: a correct setup passes, each problem is reported once, and running replicas are not
+//! disturbed.
 
 use std::collections::BTreeSet;
 
@@ -15,11 +16,11 @@ mod iothub;
 mod local;
 mod running;
 
-/// The fields of the JSON. `docs/check.md` has a row for each.
+/// The fields of the JSON report. `docs/check.md` has a row for each.
 const FIELDS: [&str; 7] = ["schema", "version", "connect", "complete", "verdict", "exitCode", "checks"];
 const FIELDS_OF_CHECKS: [&str; 7] = ["check", "subject", "verdict", "text", "remedy", "code", "page"];
 
-/// A report of `--json`, checked against what is documented.
+/// A report of `--json`, checked against the documentation.
 pub(crate) struct Report {
     pub(crate) code: i32,
     json: Value,
@@ -28,7 +29,7 @@ pub(crate) struct Report {
 impl Report {
     fn of(ended: &Ended) -> Self {
         let json = ended.json();
-        assert_eq!(ended.out.lines().count(), 1, "one line and nothing else: {}", ended.out);
+        assert_eq!(ended.out.lines().count(), 1, "the output is not one line: {}", ended.out);
         assert_eq!(json["schema"], 1, "{json}");
         assert_eq!(json["exitCode"].as_i64(), Some(ended.code.into()), "{json:#}");
         let report = Self { code: ended.code, json };
@@ -53,12 +54,12 @@ impl Report {
         self.json["checks"].as_array().expect("a list")
     }
 
-    /// The lines about a check.
+    /// The lines of one check.
     pub(crate) fn about(&self, check: &str) -> Vec<&Value> {
         self.lines().iter().filter(|line| line["check"] == check).collect()
     }
 
-    /// Whether a check has this verdict and code, and these words in its text or remedy.
+    /// Asserts that a check has this verdict and code, and this text in its text or remedy.
     #[track_caller]
     pub(crate) fn says(&self, check: &str, verdict: &str, code: &str, words: &str) {
         let fits = |line: &&&Value| {
@@ -69,26 +70,26 @@ impl Report {
         assert!(found.iter().any(|line| fits(&line)), "{check} {verdict} {code} {words:?}: {:#}", self.json);
     }
 
-    /// What is neither right nor skipped.
+    /// The checks with the verdict `warn` or `fail`.
     pub(crate) fn wrong(&self) -> BTreeSet<&str> {
         let wrong = |line: &&Value| matches!(line["verdict"].as_str(), Some("warn" | "fail"));
         self.lines().iter().filter(wrong).filter_map(|line| line["check"].as_str()).collect()
     }
 }
 
-/// Runs `check --json` with these.
+/// Runs `check --json` with these arguments.
 pub(crate) async fn check(bench: &Bench, arguments: &[&str]) -> Report {
     let all: Vec<_> = ["check", "--json"].iter().chain(arguments).copied().collect();
     Report::of(&bench.run(&all).await)
 }
 
-/// The same with variables of the environment.
+/// The same with environment variables.
 pub(crate) async fn check_with(bench: &Bench, variables: &[(&str, &str)], arguments: &[&str]) -> Report {
     let all: Vec<_> = ["check", "--json"].iter().chain(arguments).copied().collect();
     Report::of(&bench.run_with(variables, &all).await)
 }
 
-/// A world in which everything is right, whatever this machine's disks are: everything is kept in blobs.
+/// A correct setup. It keeps everything in blobs, so it does not depend on the disks of this machine.
 pub(crate) async fn right() -> Bench {
     let options = Options { azurite: true, ..Options::default() };
     Bench::over(options, "", "[dead_letters]\nstore = \"blob\"\n[checkpoint]\nstore = \"blob\"\n").await
@@ -103,7 +104,7 @@ fn documented() -> Vec<(String, bool, Vec<String>)> {
     let rows = table.lines().filter(|line| line.starts_with("| `"));
     rows.map(|row| {
         let cells: Vec<_> = row.trim_matches('|').split('|').map(str::trim).collect();
-        let [name, connects, _, codes] = cells.as_slice() else { panic!("four cells: {row}") };
+        let [name, connects, _, codes] = cells.as_slice() else { panic!("a row has not four cells: {row}") };
         let codes = codes.split(", ").filter(|code| *code != "the same").map(str::to_owned);
         (name.trim_matches('`').to_owned(), *connects == "yes", codes.collect())
     })
@@ -131,19 +132,19 @@ fn the_table_lists_every_check_in_order_and_every_code_has_a_page() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_right_is_told_in_order_and_ends_with_0() {
+async fn a_correct_setup_passes_all_checks_in_order() {
     let bench = right().await;
     let report = check(&bench, &["--connect"]).await;
     assert_eq!((report.code, report.wrong()), (0, BTreeSet::new()), "{:#}", report.json);
     let names: Vec<_> = report.lines().iter().filter_map(|line| line["check"].as_str()).collect();
     let mut kinds = names.clone();
     kinds.dedup();
-    assert_eq!(kinds, Kind::ALL.map(Kind::name), "all of them, each together");
+    assert_eq!(kinds, Kind::ALL.map(Kind::name), "each check is listed, and its lines are adjacent");
     let ended = bench.run(&["check", "--connect"]).await;
     assert_eq!(ended.code, 0, "{}", ended.errors);
     for words in ["\nCosmos DB\n", "  ok      cosmos.write ", "ok, 4 skipped"] {
         assert!(ended.out.contains(words), "{words}: {}", ended.out);
     }
-    assert!(!ended.out.contains('\u{1b}'), "colour is for terminals: {}", ended.out);
+    assert!(!ended.out.contains('\u{1b}'), "colours in an output that is no terminal: {}", ended.out);
     assert_eq!(ended.errors, "");
 }

@@ -1,4 +1,4 @@
-//! Checkpoints that do not fit, and those that do.
+//! Checkpoints that do not match their partition, and those that do.
 
 use std::process::Stdio;
 
@@ -6,7 +6,7 @@ use serde_json::json;
 
 use crate::world::{World, create, report};
 
-/// Runs the daemon until it ends by itself; exit code and last words.
+/// Runs the daemon until it ends by itself. Returns the exit code and the output.
 async fn ends(world: &World) -> (Option<i32>, String) {
     let output = world.setup.command().stdout(Stdio::null()).stderr(Stdio::piped()).output();
     let output = tokio::time::timeout(crate::world::LIMIT, output).await.expect("ends").expect("runs");
@@ -35,11 +35,11 @@ async fn a_checkpoint_beyond_the_partition_stops_with_a_code() {
     assert_eq!(code, Some(1), "{words}");
     let last = words.lines().last().unwrap_or_default();
     assert!(last.starts_with("error: ") && last.contains("CHECKPOINT_INVALID"), "{words}");
-    assert!(last.contains("checkpoint.on_invalid"), "says what to do: {last}");
+    assert!(last.contains("checkpoint.on_invalid"), "the remedy is missing: {last}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn or_begins_at_the_oldest_event_where_that_is_configured() {
+async fn an_invalid_checkpoint_restarts_at_the_oldest_event_if_configured() {
     let world = recreated("[checkpoint]\non_invalid = \"earliest\"\n").await;
     let daemon = world.start().await;
     world.equal().await;

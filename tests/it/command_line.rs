@@ -1,4 +1,4 @@
-//! What an operator types, and what must never be printed.
+//! The command line: options and their output, and secrets that must never be printed.
 
 use std::process::Command;
 
@@ -38,7 +38,7 @@ async fn no_secret_reaches_the_log_at_any_level() {
     daemon.stop().await.expect("exit code 0");
     let log = std::fs::read(world.directory.path().join("log")).expect("a log");
     let log = String::from_utf8_lossy(&log);
-    assert!(log.len() > 1000, "the test did log");
+    assert!(log.len() > 1000, "the log is too short for this test");
     for line in log.lines().filter(|line| line.contains("twinsync::")) {
         assert!(!line.contains(token) && !line.contains(&world.stack.endpoints().cosmos_key), "{line}");
     }

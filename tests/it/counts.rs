@@ -1,4 +1,4 @@
-//! Declared counts, held to the hub's own evaluator over the hub's own twins.
+//! Declared counts, compared with the hub's query engine on the hub's twins.
 
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::world::{LIMIT, World, create, device, plan, report};
 
-/// Counts that every twin of a fleet moves from one group to the next of.
+/// Counts by groups that each twin of a fleet leaves for another group when it changes.
 pub(crate) const COUNTS: &str = r#"
 [counting]
 interval = "1s"
@@ -34,7 +34,7 @@ from = "devices.modules"
 group_by = "properties.reported.$version"
 "#;
 
-/// Waits until a daemon's counts are what the hub's evaluator makes of the hub's twins.
+/// Waits until the daemon's counts equal the results of the hub's query engine.
 pub(crate) async fn are_the_hubs(world: &World, daemon: &Daemon) -> Value {
     are_the_hubs_within(world, daemon, LIMIT).await
 }
@@ -64,7 +64,7 @@ async fn counts_follow_whoever_writes_and_begin_anew_with_every_start() {
     let daemon = world.start().await;
     world.fleet(plan(40, 1_200, 71)).await;
     are_the_hubs(&world, &daemon).await;
-    // What the hub's own clients and a person see.
+    // The same counts in the metrics, in the status and in the command's output.
     let (_, metrics) = daemon.get("/metrics").await.expect("metrics");
     let twins = world.stack.hub().page(None, 1_000_000).twins;
     let devices = twins.iter().filter(|twin| twin.get("moduleId").is_none()).count();
@@ -79,7 +79,7 @@ async fn counts_follow_whoever_writes_and_begin_anew_with_every_start() {
     let line =
         printed.lines().find(|line| line.starts_with("by_version")).unwrap_or_else(|| panic!("{printed}"));
     assert!(line.contains(&devices.to_string()) && line.contains("; ") && line.contains(" more"), "{line}");
-    // Killed wherever it stands; meanwhile twins come, change and go.
+    // The daemon is killed at any point. Meanwhile twins are created, changed and deleted.
     daemon.end(Signal::Kill).await.expect("killed");
     for number in 0..20 {
         world.apply(create(&format!("late{number}")));
@@ -105,7 +105,7 @@ async fn what_another_process_writes_is_counted_and_so_is_what_was_there_before(
     world.configure(COUNTS);
     let daemon = world.start().await;
     are_the_hubs(&world, &daemon).await;
-    // A second daemon with progress of its own writes what the first one has: the same, or what comes to the same.
+    // A second daemon with its own checkpoints writes the same events again.
     let mut other = World {
         stack: world.stack,
         directory: tempfile::tempdir().expect("a directory"),

@@ -1,4 +1,4 @@
-//! Dead letters in a blob container, on real Azurite.
+//! Dead letters in a blob container, in Azurite.
 
 use devkit::{
     azurite::{Azurite, Permissions, Validity},
@@ -82,7 +82,7 @@ async fn read(store: &Store, name: &LetterName) -> (StoredLetter, LetterVersion)
     }
 }
 
-/// Writes a blob as another program does. `url` is the container's.
+/// Writes a blob as another program does. `url` is the URL of the container.
 async fn foreign(url: &str, name: &str, body: &'static str) {
     let (address, query) = url.split_once('?').expect("signed");
     let request = reqwest::Client::new()
@@ -95,7 +95,7 @@ async fn foreign(url: &str, name: &str, body: &'static str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_letter_reads_back_whole_and_one_event_leaves_one_letter() {
+async fn a_dead_letter_reads_back_unchanged_and_an_event_leaves_one() {
     let azurite = azurite().await;
     let url = azurite.account_url("letters", Validity::Good);
     let store = store(&url).await;
@@ -146,7 +146,7 @@ async fn different_events_at_one_position_are_all_kept_whoever_is_first() {
         match store.archive.read(name).await.expect("an answer") {
             ReadLetter::Found(letter, _) => found.push(letter.message.body),
             ReadLetter::Damaged(..) => assert!(["7", "8"].contains(&name.name()), "{name}"),
-            ReadLetter::Absent => panic!("{name} is listed"),
+            ReadLetter::Absent => panic!("{name} is listed but cannot be read"),
         }
     }
     found.sort();
@@ -154,7 +154,7 @@ async fn different_events_at_one_position_are_all_kept_whoever_is_first() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_letter_is_removed_as_it_was_read_or_not_at_all() {
+async fn a_dead_letter_that_changed_since_it_was_read_is_not_removed() {
     let azurite = azurite().await;
     let store = store(&azurite.account_url("letters", Validity::Good)).await;
     put(&store, &message(7, b"x")).await.expect("stored");
@@ -178,8 +178,8 @@ async fn an_outage_is_an_error_and_not_a_loss_and_no_signature_is_printed() {
     let store = store(&url).await;
     put(&store, &message(1, b"x")).await.expect("stored");
     azurite.stop().await.expect("stops");
-    let refused = put(&store, &message(2, b"x")).await.expect_err("nobody answers");
-    let unlisted = store.archive.partitions().await.expect_err("nobody answers");
+    let refused = put(&store, &message(2, b"x")).await.expect_err("the storage is down");
+    let unlisted = store.archive.partitions().await.expect_err("the storage is down");
     let (_, signature) = url.split_once("sig=").expect("signed");
     let signature = signature.split('&').next().expect("not empty");
     let printed = format!("{refused} {refused:?} {unlisted} {unlisted:?}");
@@ -212,5 +212,5 @@ async fn the_daemon_and_its_commands_share_a_container() {
     let more = "[document]\nmax_event_size = \"4KiB\"\n[dead_letters]\nstore = \"blob\"\n";
     let world = World::with(options, more).await;
     crate::dead_letters::round_trip(&world).await;
-    assert!(world.files("dead-letters").is_empty(), "nothing lies on the disk");
+    assert!(world.files("dead-letters").is_empty(), "a dead letter is on the disk");
 }

@@ -1,5 +1,5 @@
-//! `twinsync deadletters` beside a running daemon: what cannot be applied is seen, replayed on the normal path, or
-//! discarded, and nothing newer is set back.
+//! `twinsync deadletters` beside a running daemon: events that cannot be applied are listed, then replayed through
+//! the normal write path or discarded. A replay never overwrites newer state.
 
 use std::{collections::BTreeMap, path::Path, process::Stdio};
 
@@ -19,12 +19,12 @@ use crate::{
     world::{LIMIT, PROGRAM, World, create, report, until},
 };
 
-/// A limit that creations and small changes stay below, and [`big`] does not.
+/// A size limit above creations and small changes, and below [`big`].
 const SMALL: &str = "[document]\nmax_event_size = \"4KiB\"\n";
-/// Lifts it for a command.
+/// Raises the limit for one command.
 const RAISED: [(&str, &str); 1] = [("TWINSYNC__DOCUMENT__MAX_EVENT_SIZE", "1MiB")];
 
-/// How a command ended.
+/// Exit code and output of a command.
 struct Ended {
     code: i32,
     out: String,
@@ -32,7 +32,7 @@ struct Ended {
 }
 
 impl Ended {
-    /// The lines of `--json` of one type.
+    /// The lines of one type in the output of `--json`.
     fn lines(&self, kind: &str) -> Vec<Value> {
         let lines = self.out.lines().map(|line| -> Value {
             serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"))
@@ -46,7 +46,7 @@ impl Ended {
         summary[0].clone()
     }
 
-    /// Letter names with one of their fields.
+    /// The names of the dead letters with one of their fields.
     fn field(&self, field: &str) -> Vec<(String, Value)> {
         let text = |line: &Value| line["letter"].as_str().expect("a name").to_owned();
         self.lines("letter").iter().map(|line| (text(line), line[field].clone())).collect()
@@ -79,19 +79,19 @@ async fn run(world: &World, arguments: &[&str]) -> Ended {
 }
 
 async fn letters(daemon: &mut Daemon, count: usize) {
-    until(daemon, "they are dead letters", |sample| {
+    until(daemon, "the metric shows all dead letters", |sample| {
         sample.count("twinsync_dead_letters_total", "") == count as u64
     })
     .await;
 }
 
-/// A change that is larger than [`SMALL`] allows.
+/// A change above the limit of [`SMALL`].
 fn big(value: u64) -> Value {
     let text = "x".repeat(1_000);
     (0..5).map(|n| (format!("text{n}"), json!(text))).chain([("value".to_owned(), json!(value))]).collect()
 }
 
-/// What was written to the container so far.
+/// Number of writes to the container so far, by operation.
 fn writes(world: &World) -> Vec<u64> {
     let counters: Counters = world.stack.cosmos().counters();
     let requests = |name: &&str| counters.get(*name).map_or(0, |count| count.requests);
@@ -103,7 +103,7 @@ fn contents(world: &World) -> BTreeMap<std::path::PathBuf, Vec<u8>> {
     world.files("dead-letters").into_iter().map(|path| (path.clone(), read(&path))).collect()
 }
 
-/// Poison of three kinds for two devices, among good events.
+/// Events of two devices that cannot be applied, of three kinds, among valid events.
 async fn poisoned(world: &World, daemon: &mut Daemon) {
     let twins = world.stack.endpoints().twin_changes_hub.clone();
     let append = |device: &str, event: Event| {
@@ -125,42 +125,42 @@ async fn poison_is_listed_shown_kept_by_a_replay_and_discarded() {
     let world = World::new().await;
     let mut daemon = world.start().await;
     let none = run(&world, &["list"]).await;
-    assert_eq!((none.code, none.out.trim()), (0, "no letter matches"));
+    assert_eq!((none.code, none.out.trim()), (0, "no dead letter matches"));
     poisoned(&world, &mut daemon).await;
 
     let list = run(&world, &["list"]).await;
     assert_eq!(list.code, 0, "{}", list.errors);
-    for word in ["not_json", "not_utf8", "no_version", "pump", "valve", "updateTwin", "4 letters"] {
+    for word in ["not_json", "not_utf8", "no_version", "pump", "valve", "updateTwin", "4 dead letters"] {
         assert!(list.out.contains(word), "no {word}: {}", list.out);
     }
-    assert!(!list.out.contains("-word"), "no payload is listed: {}", list.out);
+    assert!(!list.out.contains("-word"), "a payload is listed: {}", list.out);
 
     let text = run(&world, &["show", "--reason", "no_version"]).await;
     assert_eq!(text.code, 0, "{}", text.errors);
     for word in ["no_version: no usable version", "deviceId", "\"pump\"", "iothub-message-source", "-word"] {
         assert!(text.out.contains(word), "no {word}: {}", text.out);
     }
-    assert!(!text.out.contains('\u{9b}'), "nothing may steer the terminal");
+    assert!(!text.out.contains('\u{9b}'), "a control character in the output");
     let binary = run(&world, &["show", "--reason", "not_utf8", "--json"]).await;
     let shown: Value = serde_json::from_str(&binary.out).expect("one object");
     assert_eq!(shown["application_properties"]["opType"], json!({"text": "updateTwin"}));
     assert!(shown["body"]["base64"].is_string(), "{shown}");
     let several = run(&world, &["show"]).await;
     assert_eq!(several.code, 2, "{}", several.errors);
-    assert!(several.errors.contains("several letters match"), "{}", several.errors);
+    assert!(several.errors.contains("several dead letters match"), "{}", several.errors);
 
     let before = (contents(&world), writes(&world));
     let replay = run(&world, &["replay", "--json"]).await;
-    assert_eq!(replay.code, 1, "what cannot be applied stays: {}", replay.errors);
-    assert!(replay.errors.contains("4 letters still cannot be applied"), "{}", replay.errors);
+    assert_eq!(replay.code, 1, "an event that cannot be applied must stay: {}", replay.errors);
+    assert!(replay.errors.contains("4 dead letters still cannot be applied"), "{}", replay.errors);
     assert!(replay.field("outcome").iter().all(|(_, outcome)| outcome == "undeliverable"), "{}", replay.out);
     assert!(replay.out.contains("the body is not valid JSON"), "{}", replay.out);
-    assert!(before == (contents(&world), writes(&world)), "nothing was written or removed");
+    assert!(before == (contents(&world), writes(&world)), "something was written or removed");
 
     let rest = run(&world, &["discard", "--all"]).await;
     assert_eq!(rest.code, 0, "{}", rest.errors);
     assert_eq!(rest.out.matches("  removed").count(), 4, "{}", rest.out);
-    assert!(rest.out.contains("4 letters removed"), "{}", rest.out);
+    assert!(rest.out.contains("4 dead letters removed"), "{}", rest.out);
     assert!(world.files("dead-letters").is_empty());
     world.same().await;
     daemon.stop().await.expect("exit code 0");
@@ -177,14 +177,19 @@ async fn an_event_over_the_size_limit_is_replayed_after_the_limit_was_raised() {
     }
     letters(&mut daemon, 3).await;
     let differs = Box::pin(verify(world.stack.endpoints())).await.expect("both can be read");
-    assert!(!differs.is_equal(), "the changes are missing");
+    assert!(!differs.is_equal(), "the changes must be missing");
 
     let (before, written) = (contents(&world), writes(&world));
     let dry = run_with(&world, &RAISED, &["replay", "--dry-run", "--json"]).await;
     assert_eq!(dry.code, 0, "{}", dry.errors);
-    assert_eq!(dry.summary()["outcomes"], json!({"applied": 3}), "one upon the other: {}", dry.out);
+    assert_eq!(
+        dry.summary()["outcomes"],
+        json!({"applied": 3}),
+        "each change must be applied to the result of the previous one: {}",
+        dry.out
+    );
     assert_eq!((&dry.summary()["removed"], &dry.summary()["dry_run"]), (&json!(0), &json!(true)));
-    assert!(before == contents(&world) && written == writes(&world), "a dry run changes nothing");
+    assert!(before == contents(&world) && written == writes(&world), "a dry run changed something");
 
     let replay = run_with(&world, &RAISED, &["replay", "--reason", "too_large", "--json"]).await;
     assert_eq!(replay.code, 0, "{}", replay.errors);
@@ -195,7 +200,7 @@ async fn an_event_over_the_size_limit_is_replayed_after_the_limit_was_raised() {
     let equal = world.same().await;
     assert!(equal.is_equal());
 
-    // The daemon knows an older document by heart, and finds out.
+    // The daemon's cache has an older document. The condition of the next write fails, and the daemon reads again.
     world.apply(report("pump", json!({"after": true})));
     world.same().await;
     daemon.stop().await.expect("exit code 0");
@@ -215,7 +220,7 @@ async fn a_replay_of_an_old_event_sets_nothing_back() {
     let caught_up = |sample: &Sample| {
         sample.count("twinsync_events_total", "") == 4 && sample.count("twinsync_in_flight_events", "") == 0
     };
-    until(&mut daemon, "all are decided", caught_up).await;
+    until(&mut daemon, "all four events are completed", caught_up).await;
     let written = writes(&world);
 
     let dry = run_with(&world, &RAISED, &["replay", "--dry-run"]).await;
@@ -226,11 +231,11 @@ async fn a_replay_of_an_old_event_sets_nothing_back() {
     let outcomes: Vec<_> = replay.field("outcome").into_iter().map(|(_, outcome)| outcome).collect();
     assert_eq!(outcomes, ["duplicate"]);
     assert_eq!(replay.lines("letter")[0]["removed"], true);
-    assert_eq!(written, writes(&world), "the document is as it was");
+    assert_eq!(written, writes(&world), "the document must be unchanged");
     assert!(world.files("dead-letters").is_empty());
     let report = Box::pin(verify(world.stack.endpoints())).await.expect("both can be read");
-    assert!(report.is_equal(), "newer state stands: {report}");
-    assert_eq!(report.flagged, 1, "what was skipped stays flagged");
+    assert!(report.is_equal(), "newer state was overwritten: {report}");
+    assert_eq!(report.flagged, 1, "the document of the skipped event must stay flagged");
     daemon.stop().await.expect("exit code 0");
 }
 
@@ -258,7 +263,7 @@ async fn a_replay_waits_out_a_store_that_does_not_answer() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn filters_choose_letters_and_scripts_can_read_the_answer() {
+async fn filters_choose_dead_letters_and_scripts_can_read_the_output() {
     let world = World::new().await;
     let mut daemon = world.start().await;
     poisoned(&world, &mut daemon).await;
@@ -312,9 +317,9 @@ async fn filters_choose_letters_and_scripts_can_read_the_answer() {
     assert_eq!((dry.lines("letter").len(), before), (3, contents(&world)));
     let discard = run(&world, &["discard", "--device", "pump", "--json"]).await;
     assert_eq!((discard.code, &discard.summary()["removed"]), (0, &json!(3)), "{}", discard.errors);
-    assert_eq!(count(&[]).await, 1, "the other device's letter is left");
+    assert_eq!(count(&[]).await, 1, "the dead letter of the other device must stay");
     let again = run(&world, &["discard", "--device", "pump"]).await;
-    assert_eq!((again.code, again.out.trim()), (0, "no letter matches"));
+    assert_eq!((again.code, again.out.trim()), (0, "no dead letter matches"));
     daemon.stop().await.expect("exit code 0");
 }
 
@@ -351,8 +356,8 @@ async fn what_makes_no_sense_is_refused_with_a_clear_word() {
     daemon.stop().await.expect("exit code 0");
 }
 
-/// A change that is dead-lettered for its size is listed, and replayed where a larger size is allowed; poison is
-/// discarded.
+/// A change that became a dead letter because of its size is listed, and replayed with a higher limit. An event
+/// that can never be applied is discarded.
 pub(crate) async fn round_trip(world: &World) {
     let mut daemon = world.start().await;
     let twins = world.stack.endpoints().twin_changes_hub.clone();
@@ -366,19 +371,19 @@ pub(crate) async fn round_trip(world: &World) {
     let reasons: Vec<_> = list.field("reason").into_iter().map(|(_, reason)| reason).collect();
     assert_eq!(reasons, ["too_large", "not_json"], "{}", list.out);
     let replay = run_with(world, &RAISED, &["replay", "--json"]).await;
-    assert_eq!(replay.code, 1, "the other one stays: {}", replay.errors);
+    assert_eq!(replay.code, 1, "the other dead letter must stay: {}", replay.errors);
     let outcomes = json!({"applied": 1, "undeliverable": 1});
     assert_eq!(replay.summary()["outcomes"], outcomes, "{} {}", replay.out, replay.errors);
     world.same().await;
     let discard = run(world, &["discard", "--reason", "not_json", "--json"]).await;
     assert_eq!((discard.code, &discard.summary()["removed"]), (0, &json!(1)), "{}", discard.errors);
     let list = run(world, &["list"]).await;
-    assert_eq!((list.code, list.out.trim()), (0, "no letter matches"));
+    assert_eq!((list.code, list.out.trim()), (0, "no dead letter matches"));
     daemon.stop().await.expect("exit code 0");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_damaged_letter_is_reported_and_the_others_go_on() {
+async fn a_damaged_dead_letter_is_reported_and_the_others_are_replayed() {
     let world = World::with(Options::default(), SMALL).await;
     let mut daemon = world.start().await;
     world.apply(create("pump"));
@@ -389,12 +394,12 @@ async fn a_damaged_letter_is_reported_and_the_others_go_on() {
     let good = world.files("dead-letters").remove(0);
     let directory = good.parent().expect("a partition");
     let whole = std::fs::read(&good).expect("readable");
-    // One cut off before the good dead letter, one behind it that only looks like a dead letter.
+    // A truncated dead letter before the good one in the listing, and after it a file that is no dead letter.
     std::fs::write(directory.join("0.json"), &whole[..whole.len() / 2]).expect("written");
     std::fs::write(directory.join("foreign.json"), "{}").expect("written");
     let list = run(&world, &["list", "--json"]).await;
     assert_eq!(list.code, 1, "{}", list.errors);
-    assert!(list.errors.contains("2 letters could not be read"), "{}", list.errors);
+    assert!(list.errors.contains("2 dead letters could not be read"), "{}", list.errors);
     let unreadable = list.lines("unreadable");
     assert_eq!((unreadable.len(), list.lines("letter").len()), (2, 1), "{}", list.out);
     assert_eq!(unreadable[0]["code"], "DEAD_LETTER_DAMAGED");
@@ -402,12 +407,12 @@ async fn a_damaged_letter_is_reported_and_the_others_go_on() {
 
     let replay = run_with(&world, &RAISED, &["replay"]).await;
     assert_eq!(replay.code, 1, "{}", replay.errors);
-    assert!(replay.out.contains("1 letter: 1 applied; 1 removed"), "{}", replay.out);
+    assert!(replay.out.contains("1 dead letter: 1 applied; 1 removed"), "{}", replay.out);
     assert!(replay.out.contains("DEAD_LETTER_DAMAGED"), "{}", replay.out);
     world.same().await;
 
     let all = run(&world, &["discard", "--all"]).await;
-    assert_eq!(all.code, 1, "what nobody can read is removed by its own name only: {}", all.out);
+    assert_eq!(all.code, 1, "an unreadable dead letter must be removed by its name only: {}", all.out);
     assert_eq!(world.files("dead-letters").len(), 2);
     let foreign = unreadable[1]["letter"].as_str().expect("a name");
     let named = run(&world, &["discard", &name, foreign]).await;
@@ -417,7 +422,7 @@ async fn a_damaged_letter_is_reported_and_the_others_go_on() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_letter_older_than_any_tombstone_brings_nobody_back_unseen() {
+async fn a_dead_letter_older_than_any_tombstone_restores_no_twin_without_a_flag() {
     const QUICK: &str = "[audit]\ninterval = \"off\"\n[repair]\nscan_interval = \"1s\"\n";
     for with_registry in [true, false] {
         let more = format!("{SMALL}{QUICK}");
@@ -436,25 +441,25 @@ async fn a_letter_older_than_any_tombstone_brings_nobody_back_unseen() {
         let repaired =
             |count| move |sample: &Sample| sample.count("twinsync_twins_corrected_total", "") == count;
         if with_registry {
-            until(&mut daemon, "the hub does not know it", repaired(1)).await;
+            until(&mut daemon, "one twin is corrected", repaired(1)).await;
         } else {
             bench.world.flagged(1).await;
         }
-        bench.remove("ghost").await; // as Cosmos DB does when the tombstone's time is over
+        bench.remove("ghost").await; // as Cosmos DB does when the tombstone expires
 
-        // For a command, without the limit.
+        // The command runs with the default size limit.
         if with_registry {
             bench.setup(bench.world.directory.path(), FAST, QUICK);
         } else {
             let directory = bench.world.directory.path();
             Setup::new(PROGRAM.as_ref(), directory, bench.world.stack.endpoints(), QUICK).expect("written");
         }
-        let looked = bench.run(&["deadletters", "replay", "--dry-run"]).await;
+        let dry_run = bench.run(&["deadletters", "replay", "--dry-run"]).await;
         assert!(
-            looked.code == 0 && looked.out.contains("would be suspect"),
+            dry_run.code == 0 && dry_run.out.contains("would be suspect"),
             "{}{}",
-            looked.out,
-            looked.errors
+            dry_run.out,
+            dry_run.errors
         );
         let replayed = bench.run(&["deadletters", "replay"]).await;
         assert!(
@@ -464,7 +469,7 @@ async fn a_letter_older_than_any_tombstone_brings_nobody_back_unseen() {
             replayed.errors
         );
         if with_registry {
-            until(&mut daemon, "the hub is asked again", repaired(2)).await;
+            until(&mut daemon, "two twins are corrected", repaired(2)).await;
             let end = bench.world.equal().await;
             assert_eq!((end.twins, end.tombstones), (0, 1), "{end}");
         } else {

@@ -1,4 +1,4 @@
-//! Trouble with the store and with the broker: waited out, nothing lost, nothing dead-lettered.
+//! Faults of Cosmos DB and of Event Hubs: the daemon retries, no event is lost, none becomes a dead letter.
 
 use std::time::Duration;
 
@@ -30,7 +30,7 @@ async fn throttling_errors_and_lost_replies_change_nothing() {
     ];
     let faults = Faults { seed: 31, answers, ..Faults::default() };
     world.stack.cosmos().set_faults(faults).expect("valid");
-    // The comparison reads through the same faulty store, so it looks when the faults are over.
+    // The comparison reads through the same faulty store, so it runs after the faults have ended.
     world.replays(31);
     let troubles = |sample: &devkit::metrics::Sample| {
         let writes = |outcome: &str| sample.count("twinsync_writes_total", &format!("outcome=\"{outcome}\""));
@@ -41,10 +41,12 @@ async fn throttling_errors_and_lost_replies_change_nothing() {
     loop {
         fleet.phase_end().await;
         let faults = world.stack.cosmos().faults();
-        // Everything is handled while the faults last.
+        // All events are handled while the faults last.
         let appended = world.appended();
-        until(&mut daemon, "all handled", |sample| sample.count("twinsync_events_total", "") >= appended)
-            .await;
+        until(&mut daemon, "all events are counted", |sample| {
+            sample.count("twinsync_events_total", "") >= appended
+        })
+        .await;
         world.stack.cosmos().set_faults(Faults::default()).expect("valid");
         world.equal().await;
         counts::are_the_hubs(&world, &daemon).await;
@@ -54,8 +56,8 @@ async fn throttling_errors_and_lost_replies_change_nothing() {
         }
     }
     let struck = troubles(&daemon.sample().await.expect("metrics"));
-    assert!(struck >= 5, "the test did make trouble: {struck}");
-    assert!(world.files("dead-letters").is_empty(), "trouble is never dead-lettered");
+    assert!(struck >= 5, "too few faults struck: {struck}");
+    assert!(world.files("dead-letters").is_empty(), "a fault of the store made a dead letter");
     daemon.stop().await.expect("exit code 0");
 }
 
@@ -78,15 +80,15 @@ async fn an_outage_of_the_store_shows_in_readiness_and_passes() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     let (status, _) = daemon.get("/livez").await.expect("answers");
-    assert_eq!(status, 200, "a restart would not help");
+    assert_eq!(status, 200, "liveness must not fail: a restart would not help");
     world.cosmos_is_away(false);
     world.equal().await;
     daemon.ready().await.expect("ready again");
     daemon.stop().await.expect("exit code 0");
 }
 
-/// One fault of the broker under a load of its own: events flow, the fault strikes, connections are rebuilt, and
-/// everything is equal again. `least` rebuilds have to come of it.
+/// One fault of the broker under load: events flow, the fault strikes, clients are rebuilt, and all documents
+/// are equal again. At least `least` clients must be rebuilt.
 async fn strikes(
     world: &World,
     daemon: &mut Daemon,
@@ -101,10 +103,13 @@ async fn strikes(
     let handled = count(daemon, "twinsync_events_total").await;
     let load = Plan { phases: 1, prefix: format!("load-{seed}-"), ..plan(20, 600, seed) };
     world.stack.fleet().start(load, Pace::Rate(800.0)).expect("the fleet starts");
-    until(daemon, "events flow", |sample| sample.count("twinsync_events_total", "") > handled + 50).await;
+    until(daemon, "50 more events are counted", |sample| {
+        sample.count("twinsync_events_total", "") > handled + 50
+    })
+    .await;
     let mut figures = Figures::of(fault);
     strike().await;
-    until(daemon, "rebuilt", |sample| {
+    until(daemon, "the metric shows the rebuilds", |sample| {
         sample.count("twinsync_partition_rebuilds_total", "") >= rebuilds + least
     })
     .await;
@@ -124,7 +129,7 @@ async fn connections_that_drop_and_links_that_close_are_rebuilt_where_they_stood
     world.replays(32);
     let faults = world.stack.broker().faults();
     let twins = world.stack.endpoints().twin_changes_hub.clone();
-    // The link has to be there before it can be closed.
+    // A link can only be closed after it was attached.
     let close = async |condition: Option<&str>| {
         for partition in 0..2 {
             while faults.close_receivers(&twins, partition, condition).expect("exists") == 0 {
@@ -164,12 +169,12 @@ async fn a_throttling_store_is_used_up_to_its_limit_and_loses_nothing() {
     let mut daemon = world.start().await;
     world.fleet(plan(60, 1_000, 33)).await;
     let sample = daemon.sample().await.expect("metrics");
-    assert!(sample.count("twinsync_writes_total", "outcome=\"throttled\"") > 0, "the test did throttle");
+    assert!(sample.count("twinsync_writes_total", "outcome=\"throttled\"") > 0, "no request was throttled");
     assert!(world.files("dead-letters").is_empty());
     daemon.stop().await.expect("exit code 0");
 }
 
-/// A half-open peer: everything is up, nothing arrives, no error tells.
+/// A half-open connection: it is open, nothing arrives, and no error is reported.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_partition_that_is_silent_although_events_wait_gets_a_new_connection() {
     let world = World::with(Default::default(), "[eventhubs]\nstall_timeout = \"1s\"\n").await;
@@ -182,7 +187,7 @@ async fn a_partition_that_is_silent_although_events_wait_gets_a_new_connection()
         faults.stall(&twins, partition).expect("exists");
     }
     world.apply(report("pump", json!({"while": "silent"})));
-    until(&mut daemon, "noticed", |sample| {
+    until(&mut daemon, "the metric shows the stalled partition", |sample| {
         sample.count("twinsync_partition_rebuilds_total", "reason=\"stalled\"") >= 1
     })
     .await;
@@ -191,7 +196,7 @@ async fn a_partition_that_is_silent_although_events_wait_gets_a_new_connection()
     }
     world.equal().await;
     let rebuilds = daemon.sample().await.expect("metrics").count("twinsync_partition_rebuilds_total", "");
-    // Three partitions are idle: silence alone is no reason.
+    // Three partitions are idle. A partition without waiting events must not be rebuilt.
     let idle = daemon.sample().await.expect("metrics");
     assert_eq!(idle.count("twinsync_partition_rebuilds_total", "reason=\"stalled\""), rebuilds);
     assert_eq!(idle.count("twinsync_partition_rebuilds_total", "stream=\"lifecycle\""), 0);

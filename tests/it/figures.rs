@@ -1,4 +1,4 @@
-//! What a fault cost: one line per test, shown with `--nocapture`.
+//! The cost of a fault: one line per test, shown with `--nocapture`.
 
 use std::{
     fmt::Display,
@@ -9,7 +9,7 @@ use devkit::verify::Report;
 
 use crate::world::World;
 
-/// The figures of one fault, from before it begins until everything is equal again.
+/// Measures one fault, from before it begins until all documents are equal again.
 pub(crate) struct Figures {
     fault: String,
     injected: String,
@@ -17,25 +17,25 @@ pub(crate) struct Figures {
 }
 
 impl Figures {
-    /// Of this fault.
+    /// Starts the measurement of this fault.
     pub(crate) fn of(fault: impl Display) -> Self {
         Self { fault: fault.to_string(), injected: "1".to_owned(), ended: Instant::now() }
     }
 
-    /// What was injected: how often, or for how long.
+    /// Sets how often the fault was injected, or for how long.
     pub(crate) fn injected(&mut self, what: impl Display) {
         self.injected = what.to_string();
     }
 
-    /// The fault ends here: recovery takes from here to the first moment of 0 different.
+    /// Marks the end of the fault. The recovery time starts here.
     pub(crate) fn over(&mut self) {
         self.ended = Instant::now();
     }
 
     /// Waits until no document differs, and prints the line. Returns the recovery time.
     ///
-    /// Events that are delivered again are counted at the broker, where no crash of a daemon loses the count: whatever was
-    /// handed to a link beyond one time per event, also what lay in a client's buffer when that client was given up.
+    /// The broker counts the events that were delivered again, so the crash of a daemon does not lose the count. It counts every delivery
+    /// of an event after its first, including events that were still in the buffer of a client when that client was closed.
     pub(crate) async fn equal(self, world: &World) -> Duration {
         let report = world.equal().await;
         let recovery = self.ended.elapsed();

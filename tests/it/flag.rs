@@ -1,5 +1,5 @@
-//! Whatever is kept as a dead letter flags its twin: with a registry the twin ends equal, without one it ends
-//! flagged. For each reason code, over sockets.
+//! Each event that becomes a dead letter flags its twin. With a registry the document becomes equal, without one it
+//! stays flagged. Tested for each reason code, over sockets.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -19,10 +19,10 @@ use crate::{
     world::{World, create, report, until},
 };
 
-/// Small events, audits that leave nothing out for being recent.
+/// Small events, and audits that also compare recently changed twins.
 const MORE: &str = "[document]\nmax_event_size = \"10KiB\"\n[audit]\ntolerance = \"0s\"\n";
 
-/// An event of this moment that tells whom it is about, and what is wrong with it.
+/// Events with the current time that name their twin, by the reason why each cannot be applied.
 fn about_its_twin(device: &str) -> Vec<(&'static str, Event)> {
     let deep = format!("{{\"version\":4,\"tags\":{}1{}}}", "{\"a\":".repeat(200), "}".repeat(200));
     let large = format!("{{\"version\":4,\"tags\":{{\"a\":\"{}\"}}}}", "x".repeat(20_000));
@@ -40,7 +40,7 @@ fn about_its_twin(device: &str) -> Vec<(&'static str, Event)> {
     .into()
 }
 
-/// The same for events that do not tell whom they are about.
+/// The same for events that do not name their twin.
 fn about_nobody(device: &str) -> Vec<(&'static str, Event)> {
     let mut no_device = now(twin_change(device, b"{\"version\":4}"));
     no_device.application_properties.remove("deviceId");
@@ -67,7 +67,7 @@ pub(crate) fn now(mut event: Event) -> Event {
     event
 }
 
-/// A device at version 3 whose change to version 4 never arrives; `instead` is in its place.
+/// A device at version 3 whose change to version 4 is lost. `instead` sends another event in its place.
 async fn replaced(world: &World, device: &str, instead: impl FnOnce()) {
     world.apply(create(device));
     world.apply(report(device, json!({"step": 3})));
@@ -86,7 +86,7 @@ fn append(world: &World, device: &str, event: Event) {
 async fn letters(daemon: &mut Daemon, reason: &str, count: u64) {
     let label = format!("reason=\"{reason}\"");
     let stored = |sample: &Sample| sample.count("twinsync_dead_letters_total", &label) >= count;
-    until(daemon, &format!("a letter {reason}"), stored).await;
+    until(daemon, &format!("the metric shows the dead letters with reason {reason}"), stored).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -107,7 +107,7 @@ async fn an_event_that_can_never_be_applied_flags_its_twin_and_the_registry_make
             flagged += 1;
             if !with_registry {
                 let report = world.flagged(flagged).await;
-                assert_eq!(report.different, flagged, "{reason}: nothing else is wrong: {report}");
+                assert_eq!(report.different, flagged, "{reason}: another document differs: {report}");
             }
         }
         if with_registry {
@@ -128,7 +128,7 @@ async fn a_twin_that_the_store_refuses_is_flagged_with_its_old_content_and_the_r
             let device = format!("pump-{status}");
             world.apply(create(&device));
             world.apply(report(&device, json!({"step": 3})));
-            // The write that is refused must be that of the last change, and not what is still to be written before it.
+            // The refused write must be that of the last change, so all earlier writes are awaited.
             bench.caught_up(&mut daemon).await;
             if with_registry {
                 world.equal().await;
@@ -152,13 +152,13 @@ async fn a_twin_that_the_store_refuses_is_flagged_with_its_old_content_and_the_r
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_letter_that_tells_no_twin_is_counted_and_has_the_registry_audited() {
+async fn a_dead_letter_without_a_twin_is_counted_and_requests_an_audit() {
     for with_registry in [false, true] {
         let bench =
             if with_registry { Bench::new(FAST, MORE).await } else { Bench::without_registry(MORE).await };
         let world = &bench.world;
         let mut daemon = world.start().await;
-        // One audit is enough for all of them, so the changes are lost before the first of the dead letters.
+        // All changes are lost before the first dead letter, because one audit must find them all.
         let poison = about_nobody("pump");
         for (number, _) in poison.iter().enumerate() {
             replaced(world, &format!("pump-{number}"), || {}).await;
@@ -172,11 +172,11 @@ async fn a_letter_that_tells_no_twin_is_counted_and_has_the_registry_audited() {
             letters(&mut daemon, reason, 1).await;
         }
         let without_twin = poison.len() as u64 + 1;
-        until(&mut daemon, "all are counted", |sample| {
+        until(&mut daemon, "the metric shows the dead letters without a twin", |sample| {
             sample.count("twinsync_dead_letters_without_twin_total", "") == without_twin
         })
         .await;
-        assert!(world.log().contains("a dead letter does not tell which twin it is about"));
+        assert!(world.log().contains("the twin of a dead letter is not known"));
         if with_registry {
             world.equal().await;
         }
@@ -201,6 +201,6 @@ async fn a_crash_between_dead_letter_and_flag_leaves_the_twin_flagged_after_the_
     let daemon = world.start().await;
     let report = world.flagged(1).await;
     assert_eq!(report.different, 1, "{report}");
-    assert_eq!(world.files("dead-letters").len(), 1, "the letter is one and the same");
+    assert_eq!(world.files("dead-letters").len(), 1, "the event must have a single dead letter");
     daemon.stop().await.expect("exit code 0");
 }

@@ -1,4 +1,4 @@
-//! Documents that are not ours to write over: of another twin, and of a newer release.
+//! Documents that the daemon must not overwrite: those of another twin, and those of a newer release.
 
 use serde_json::{Value, json};
 
@@ -15,13 +15,14 @@ async fn document(bench: &Bench, device: &str) -> Value {
     document
 }
 
-/// A device whose document is right; the daemon has gone.
+/// A device with a correct document; the daemon has stopped.
 async fn repaired(bench: &Bench) {
     let mut daemon = bench.start().await;
     bench.world.apply(create("pump"));
     bench.world.apply(report("pump", json!({"step": 1})));
     bench.world.equal().await;
-    // An audit may have been first: none of it is to be received again.
+    // The document may come from an audit. Its events must be received before the daemon stops, or the next
+    // start receives them.
     bench.caught_up(&mut daemon).await;
     daemon.stop().await.expect("exit code 0");
 }
@@ -34,23 +35,23 @@ async fn the_document_of_another_hubs_device_is_never_written_over() {
     let theirs = document(&bench, "pump").await;
     let mut daemon = bench.start().await;
     bench.world.apply(report("pump", json!({"step": 2})));
-    until(&mut daemon, "it is set aside", |sample| {
+    until(&mut daemon, "the metric shows the dead letter", |sample| {
         sample.count("twinsync_dead_letters_total", "reason=\"foreign_document\"") == 1
     })
     .await;
     bench.world.apply(create("other"));
     bench.world.equal_or_flagged("other").await;
     daemon.stop().await.expect("exit code 0");
-    let letter = std::fs::read_to_string(&bench.world.files("dead-letters")[0]).expect("a letter");
+    let letter = std::fs::read_to_string(&bench.world.files("dead-letters")[0]).expect("a dead letter");
     assert!(letter.contains("fabrikam/pump") && letter.contains("DOCUMENT_FOREIGN"), "{letter}");
     let (code, audit) = bench.audit(&["--repair"]).await;
-    assert_ne!(code, 0, "the twin has no document, and no place for one: {audit:#}");
+    assert_ne!(code, 0, "the twin has no document and none can be written: {audit:#}");
     assert_eq!(document(&bench, "pump").await, theirs);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn documents_of_a_newer_release_wait_for_a_replica_that_can_read_them_and_are_no_outage() {
-    // As many as would be an outage, if the store had not answered about them.
+    // So many documents without any answer of the store would count as an outage.
     const DEVICES: [&str; 4] = ["pump", "valve", "fan", "lamp"];
     let bench = Bench::without_registry("[http]\nblocked_after = \"1s\"\n").await;
     repaired(&bench).await;
@@ -68,15 +69,15 @@ async fn documents_of_a_newer_release_wait_for_a_replica_that_can_read_them_and_
     for device in DEVICES {
         bench.world.apply(report(device, json!({"step": 2})));
     }
-    until(&mut daemon, "it is counted, and the store is up", |sample| {
+    until(&mut daemon, "the metric shows refused reads, and the store is up", |sample| {
         sample.count("twinsync_reads_total", "outcome=\"newer\"") > 8
             && sample.count("twinsync_twins_in_trouble", "") == 4
             && sample.count("twinsync_store_up", "") == 1
             && sample.count("twinsync_reads_total", "outcome=\"unavailable\"") == 0
     })
     .await;
-    until(&mut daemon, "it waits", |sample| {
-        // The sum of two partitions.
+    until(&mut daemon, "the oldest incomplete events are 4 s old", |sample| {
+        // The sum over two partitions.
         sample.sum("twinsync_oldest_incomplete_event_age_seconds", "") > 4.0
     })
     .await;
@@ -87,13 +88,17 @@ async fn documents_of_a_newer_release_wait_for_a_replica_that_can_read_them_and_
         !reasons.contains("document store") && !log.contains("the document store does not answer"),
         "{reasons}"
     );
-    let told = log.lines().filter(|line| line.contains(" WARN ") && line.contains("DOCUMENT_NEWER")).count();
-    assert!((1..=DEVICES.len()).contains(&told), "once for each, and fewer where they come at once: {log}");
+    let warnings =
+        log.lines().filter(|line| line.contains(" WARN ") && line.contains("DOCUMENT_NEWER")).count();
+    assert!(
+        (1..=DEVICES.len()).contains(&warnings),
+        "one line for each document, or fewer for documents at the same time: {log}"
+    );
     assert_eq!(document(&bench, "pump").await, newer);
     for device in DEVICES {
         bench.alter(device, |document| document["sync"]["format"] = json!(1)).await;
     }
     bench.world.equal().await;
     daemon.stop().await.expect("exit code 0");
-    assert!(bench.world.files("dead-letters").is_empty(), "nothing is set aside");
+    assert!(bench.world.files("dead-letters").is_empty(), "there is a dead letter");
 }

@@ -22,7 +22,7 @@ async fn probes_and_metrics_answer() {
     }
     let (status, _) = daemon.get("/nowhere").await.expect("answers");
     assert_eq!(status, 404);
-    until(&mut daemon, "freshness was recorded", |sample| {
+    until(&mut daemon, "the freshness of both changes is recorded", |sample| {
         sample.count("twinsync_freshness_seconds_count", "") == 2
     })
     .await;
@@ -34,14 +34,13 @@ async fn probes_and_metrics_answer() {
     );
     assert!(sample.count("twinsync_writes_total", "outcome=\"written\"") >= 1);
     assert!(sample.sum("twinsync_request_units_total", "") > 0.0);
-    until(&mut daemon, "lag is nought when idle", |sample| sample.sum("twinsync_lag_events", "") == 0.0)
-        .await;
+    until(&mut daemon, "the lag is 0 when idle", |sample| sample.sum("twinsync_lag_events", "") == 0.0).await;
     let (_, text) = daemon.get("/metrics").await.expect("answers");
-    assert!(!text.contains("pump"), "no device id is a label");
+    assert!(!text.contains("pump"), "a device id is a label");
     daemon.stop().await.expect("exit code 0");
 }
 
-/// Clients that open connections and send half a request, more than the daemon has file descriptors for.
+/// More half-sent requests than the daemon may have file descriptors.
 #[tokio::test(flavor = "multi_thread")]
 async fn half_sent_requests_starve_neither_probes_nor_checkpoints() {
     let mut world = World::new().await;
@@ -54,7 +53,7 @@ async fn half_sent_requests_starve_neither_probes_nor_checkpoints() {
     let mut half_sent = Vec::new();
     for _ in 0..150 {
         let mut stream = tokio::net::TcpStream::connect(daemon.address()).await.expect("connects");
-        // One that is closed meanwhile has made room for another.
+        // The write may fail, because the daemon closes the oldest connections when it has too many.
         let _ = stream.write_all(b"GET /livez HTTP/1.1\r\nHost: localhost\r\nX-Slow: ").await;
         half_sent.push(stream);
     }
@@ -62,7 +61,7 @@ async fn half_sent_requests_starve_neither_probes_nor_checkpoints() {
     assert_eq!(probe.await.expect("in time").expect("answers").0, 200);
     world.apply(create("pump"));
     world.equal().await;
-    until(&mut daemon, "the checkpoint is written", |sample| {
+    until(&mut daemon, "the checkpoints are written", |sample| {
         sample.sum("twinsync_checkpoint_age_seconds", "") == 0.0
             && sample.sum("twinsync_checkpoint_failures_total", "") == 0.0
     })

@@ -1,4 +1,4 @@
-//! Several IoT hubs: one daemon and one container for all of them, and the spellings of a hub's name.
+//! Several IoT hubs: one daemon and one container for all of them, and the spelling of a hub's name.
 
 use azure_data_cosmos::{
     FeedScope, Query,
@@ -19,12 +19,12 @@ use crate::{
     world::{PROGRAM, World, create, device, plan, report, until},
 };
 
-/// The second hub, as its events spell it.
+/// The second hub, in the spelling of its events.
 const OTHER: &str = "Fabrikam";
-/// Nobody audits unasked, and whoever is asked compares everything.
+/// Audits run only on request.
 const NO_AUDIT: &str = "[audit]\ninterval = \"off\"\n";
 
-/// Two hubs. A device's modules follow it by the daemon's own doing: their deletion is not told.
+/// Two hubs. They send no events for the deletion of modules, so the daemon has to cascade deletions.
 pub(crate) async fn two_hubs(scheme: &str) -> Bench {
     let mut options = Options { more_iothubs: vec![AnotherIotHub::named(OTHER)], ..Options::default() };
     options.iothub.notify_deleted_modules = false;
@@ -35,7 +35,7 @@ pub(crate) async fn two_hubs(scheme: &str) -> Bench {
     Bench { world }
 }
 
-/// The configuration that names both hubs.
+/// A configuration with both hubs.
 fn of_both(world: &World, scheme: &str) -> String {
     let hubs = world.stack.endpoints().iothubs();
     let join = |parts: Vec<String>| parts.join(", ");
@@ -58,7 +58,7 @@ fn module(device: &str) -> TwinId {
     TwinId::module(device, "agent").expect("a valid id")
 }
 
-/// A device with a module, both of which say whose they are.
+/// A device with a module. Both name their hub in their properties.
 fn gateway(hub: &Service, id: &str, of: &str) {
     let twin = Some(json!({"tags": {"of": of}}));
     apply(hub, Operation::Create { id: device(id), twin: twin.clone() });
@@ -66,7 +66,7 @@ fn gateway(hub: &Service, id: &str, of: &str) {
     apply(hub, report(id, json!({"of": of})));
 }
 
-/// Everything in the container, in the order of ids.
+/// All documents of the container, sorted by id.
 async fn documents(bench: &Bench) -> Vec<Value> {
     let most = MaxItemCountHint::Limit(1_000.try_into().expect("not 0"));
     let options = QueryOptions::default().with_max_item_count(most);
@@ -79,7 +79,7 @@ async fn documents(bench: &Bench) -> Vec<Value> {
     found
 }
 
-/// What belongs to one hub, to the last field that Cosmos DB adds: untouched is the same ETag.
+/// All documents of one hub, with the fields that Cosmos DB adds. An untouched document has the same ETag.
 async fn documents_of(bench: &Bench, hub: &str) -> Vec<Value> {
     let all = documents(bench).await;
     all.into_iter().filter(|document| text(document, "hubName") == hub.to_lowercase()).collect()
@@ -89,7 +89,7 @@ fn text(document: &Value, name: &str) -> String {
     document[name].as_str().unwrap_or_else(|| panic!("{name} in {document:#}")).to_owned()
 }
 
-/// Writes a document by hand.
+/// Writes a document directly into the container.
 async fn put(bench: &Bench, mut document: Value) {
     document.as_object_mut().expect("an object").retain(|name, _| !name.starts_with('_'));
     let (device, id) = (text(&document, "deviceId"), text(&document, "id"));
@@ -113,7 +113,8 @@ async fn document_of(bench: &Bench, device: &str) -> Value {
     all.into_iter().find(of).unwrap_or_else(|| panic!("no document of {device}"))
 }
 
-/// A fleet on each hub at once, with duplicates and ordered replays; between the phases the daemon catches up.
+/// A fleet on each hub at the same time, with duplicates and ordered replays. Between the phases the daemon catches
+/// up.
 async fn fleets(bench: &Bench, plans: [Plan; 2]) {
     let hubs = bench.world.stack.iothubs();
     for (hub, plan) in hubs.iter().zip(plans) {
@@ -146,7 +147,7 @@ fn ids(hub: &IotHub) -> std::collections::BTreeSet<String> {
     twins.iter().map(|twin| text(twin, "deviceId")).collect()
 }
 
-/// `audit --repair` of one hub ends well, and finds so many missing, extra and different ones.
+/// Runs `audit --repair` for one hub and asserts its numbers of missing, extra and different documents.
 async fn audit(bench: &Bench, hub: &str, found: [u64; 3]) {
     let (code, audit) = bench.audit(&["--repair", "--hub", hub]).await;
     let of = |class: &str| audit["found"][class].as_u64().expect("a count");
@@ -167,7 +168,7 @@ async fn two_hubs_with_the_same_devices_share_a_container_and_nothing_else() {
     assert_eq!(compared.twins, (first.len() + second.len()) as u64);
     println!("two hubs, {shared} device ids in both: {compared}");
 
-    // Of two devices of one id the one is deleted, and takes its own modules along.
+    // Of two devices with the same id one is deleted. Only its own modules are deleted with it.
     for id in ["gateway", "spare"] {
         gateway(first, id, "first");
         gateway(second, id, "second");
@@ -175,7 +176,11 @@ async fn two_hubs_with_the_same_devices_share_a_container_and_nothing_else() {
     bench.world.equal().await;
     apply(first, Operation::Delete { id: device("gateway") });
     let after = bench.world.equal().await;
-    assert_eq!(after.tombstones, compared.tombstones + 2, "device and module: {after}");
+    assert_eq!(
+        after.tombstones,
+        compared.tombstones + 2,
+        "tombstones of the device and of its module: {after}"
+    );
     for (id, state) in [
         ("devkit-hub|gateway", "deleted"),
         ("devkit-hub|gateway|agent", "deleted"),
@@ -185,9 +190,9 @@ async fn two_hubs_with_the_same_devices_share_a_container_and_nothing_else() {
         assert_eq!(document(&bench, id).await["sync"]["state"], state, "{id}");
     }
     daemon.stop().await.expect("exit code 0");
-    assert!(bench.world.files("dead-letters").is_empty(), "nothing is set aside");
+    assert!(bench.world.files("dead-letters").is_empty(), "there is a dead letter");
 
-    // The same damage on both sides: an audit of the one is none of the other's business.
+    // The same damage in both hubs' documents. An audit of one hub must not touch the documents of the other.
     for hub in ["devkit-hub", "fabrikam"] {
         let mut different = document(&bench, &format!("{hub}|spare")).await;
         different["tags"]["of"] = json!("nobody");
@@ -205,7 +210,7 @@ async fn two_hubs_with_the_same_devices_share_a_container_and_nothing_else() {
     assert_eq!(documents_of(&bench, OTHER).await, theirs);
     bench.world.equal().await;
 
-    // The same devices from before on both sides.
+    // The same devices exist in both hubs from before the streams.
     let old = |number| Operation::Create { id: device(&format!("old-{number}")), twin: None };
     let old: Vec<_> = (0..20).map(old).collect();
     for hub in [first, second] {
@@ -221,7 +226,7 @@ async fn two_hubs_with_the_same_devices_share_a_container_and_nothing_else() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn where_ids_are_of_the_device_alone_the_first_hub_has_them_and_the_second_is_told() {
+async fn without_hubs_in_document_ids_the_second_hubs_twins_become_dead_letters() {
     let mut bench = two_hubs("device").await;
     let (first, second) = (hub_of(&bench, 0), hub_of(&bench, 1));
     let mut daemon = bench.start().await;
@@ -231,7 +236,7 @@ async fn where_ids_are_of_the_device_alone_the_first_hub_has_them_and_the_second
     assert_eq!(theirs.len(), 2);
 
     let set_aside = async |daemon: &mut Daemon, count: u64| {
-        until(daemon, "they are set aside", |sample| {
+        until(daemon, "the metric shows the dead letters", |sample| {
             sample.count("twinsync_dead_letters_total", "reason=\"foreign_document\"") == count
         })
         .await;
@@ -240,7 +245,7 @@ async fn where_ids_are_of_the_device_alone_the_first_hub_has_them_and_the_second
     gateway(second, "own", "second");
     set_aside(&mut daemon, 3).await;
     bench.world.equal_or_flagged("own").await;
-    // Neither its deletion, nor the look for its modules, concerns those of the other.
+    // The deletion of the second hub's device and its cascade must not touch the first hub's documents.
     apply(second, Operation::Delete { id: device("gateway") });
     set_aside(&mut daemon, 4).await;
     bench.world.equal().await;
@@ -250,20 +255,23 @@ async fn where_ids_are_of_the_device_alone_the_first_hub_has_them_and_the_second
     let letters = bench.world.files("dead-letters");
     assert_eq!(letters.len(), 7);
     for letter in letters {
-        let letter = std::fs::read_to_string(letter).expect("a letter");
+        let letter = std::fs::read_to_string(letter).expect("a dead letter");
         assert!(letter.contains("devkit-hub/gateway") && letter.contains("DOCUMENT_FOREIGN"), "{letter}");
     }
 
     let (code, audit_of_second) = bench.audit(&["--repair", "--hub", "fabrikam"]).await;
-    assert_ne!(code, 0, "two twins have no place: {audit_of_second:#}");
+    assert_ne!(code, 0, "two twins cannot have documents: {audit_of_second:#}");
     assert_eq!(audit_of_second["found"]["missing"], 2, "{audit_of_second:#}");
     let filled = bench.run(&["backfill", "--json", "--hub", "fabrikam"]).await;
     assert_eq!(filled.json()["created"].as_u64(), Some(0), "{}{}", filled.out, filled.errors);
     audit(&bench, "devkit-hub", [0; 3]).await;
     assert_eq!(documents_of(&bench, "devkit-hub").await, theirs);
-    assert!(bench.world.log().contains("several IoT hubs with document.id"), "told at start as well");
+    assert!(
+        bench.world.log().contains("several IoT hubs with document.id"),
+        "the start must log a warning as well"
+    );
 
-    // The cure, as the page of the code tells it: documents that exist are found under their ids.
+    // The remedy of the error page. Existing documents are found under their ids.
     let cure = of_both(&bench.world, "hub_device");
     bench.world.configure(&cure);
     let filled = bench.run(&["backfill", "--json", "--restart", "--hub", "fabrikam"]).await;
@@ -283,7 +291,8 @@ async fn where_ids_are_of_the_device_alone_the_first_hub_has_them_and_the_second
     }
 }
 
-/// The second hub has Event Hubs and a daemon of its own; the container is the same. First the first hub's daemon.
+/// The second hub has its own Event Hubs and its own daemon, and both daemons share the container. Returns the first
+/// hub's daemon first.
 async fn a_daemon_for_each(scheme: &str) -> (Bench, [Daemon; 2], TempDir) {
     let own = HubNames { lifecycle: "fabrikam-lifecycle".into(), twin_changes: "fabrikam-changes".into() };
     let other = AnotherIotHub { hubs: Some(own), ..AnotherIotHub::named(OTHER) };
@@ -319,27 +328,27 @@ async fn a_daemon_for_each_hub_keeps_to_its_own_documents_in_a_shared_container(
     for mut daemon in daemons {
         let sample = daemon.sample().await.expect("metrics");
         assert_eq!(sample.sum("twinsync_dead_letters_total", ""), 0.0);
-        assert!(sample.count("twinsync_events_total", "") > 600, "each has its own events");
+        assert!(sample.count("twinsync_events_total", "") > 600, "each daemon has its own events");
         daemon.stop().await.expect("exit code 0");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn daemons_that_take_the_device_alone_for_an_id_never_destroy_each_others_documents() {
+async fn daemons_without_hubs_in_document_ids_never_destroy_each_others_documents() {
     const STEPS: u64 = 10;
     let (bench, [mut first, mut second], _directory) = a_daemon_for_each("device").await;
     let (ours, theirs) = (hub_of(&bench, 0), hub_of(&bench, 1));
     gateway(ours, "gateway", "first");
     bench.world.equal().await;
     gateway(theirs, "gateway", "second");
-    // In turn, so that each would undo the other.
+    // Alternating changes, so that each daemon could overwrite the other's document.
     for step in 0..STEPS {
         for hub in [ours, theirs] {
             apply(hub, report("gateway", json!({"step": step})));
         }
     }
     let foreign = "reason=\"foreign_document\"";
-    until(&mut second, "what has no place is set aside", |sample| {
+    until(&mut second, "the metric shows the dead letters of the other hub", |sample| {
         sample.count("twinsync_dead_letters_total", foreign) == 3 + STEPS
     })
     .await;
@@ -353,7 +362,8 @@ async fn daemons_that_take_the_device_alone_for_an_id_never_destroy_each_others_
     }
 }
 
-/// Devices whose documents an older build has written, which took the hub's name as events or people spelt it.
+/// Devices with documents of an older release, which wrote the hub's name in the spelling of the event or of the
+/// configuration.
 async fn spelt_otherwise(scheme: &str) {
     let mut options = Options::default();
     options.iothub.name = "Contoso-IoT".to_owned();
@@ -400,12 +410,14 @@ async fn spelt_otherwise(scheme: &str) {
     apply(hub, create("pump-2"));
     gateway(hub, "pump-9", "us");
     let end = bench.world.equal().await;
-    // Of pump-1 both, of pump-2 the module; and no document more than twins that ever were.
+    // Tombstones of pump-1 and its module, and of the module of pump-2. No twin has a second document.
     assert_eq!((end.twins, end.tombstones, end.documents), (9, 3, 12), "{end}");
-    until(&mut daemon, "nothing is flagged", |sample| sample.count("twinsync_repairs_waiting", "") == 0)
-        .await;
+    until(&mut daemon, "the repair queue is empty", |sample| {
+        sample.count("twinsync_repairs_waiting", "") == 0
+    })
+    .await;
     daemon.stop().await.expect("exit code 0");
-    assert!(bench.world.files("dead-letters").is_empty(), "nobody is foreign");
+    assert!(bench.world.files("dead-letters").is_empty(), "there is a dead letter");
 
     let after = documents(&bench).await;
     for id in &before {
@@ -417,9 +429,9 @@ async fn spelt_otherwise(scheme: &str) {
     for touched in
         after.iter().filter(|document| document["deviceId"] != "pump-3" && document["deviceId"] != "pump-4")
     {
-        assert_eq!(touched["hubName"], "contoso-iot", "written in one spelling: {touched}");
+        assert_eq!(touched["hubName"], "contoso-iot", "not in the canonical spelling: {touched}");
     }
-    // Those that nobody has written to meanwhile are the twins' documents all the same.
+    // Documents that were not written since are recognised as well.
     audit(&bench, "Contoso-IOT", [0; 3]).await;
     let filled = bench.run(&["backfill", "--json"]).await;
     assert_eq!(
@@ -432,7 +444,8 @@ async fn spelt_otherwise(scheme: &str) {
     assert!(resynced.out.contains("2 twins: 2 equal"), "{}{}", resynced.out, resynced.errors);
     assert_eq!(documents(&bench).await.len(), 12);
 
-    // A second document of a twin, as older builds left them, is no twin's: an audit says so, and touches neither.
+    // A second document of a twin, as older releases left them, belongs to no twin. An audit reports it and changes
+    // neither document.
     let mut second = document_of(&bench, "pump-9").await;
     second["id"] = json!("CONTOSO-iot|pump-9");
     put(&bench, second).await;
@@ -459,7 +472,7 @@ async fn a_twin_has_one_document_however_the_hub_is_spelt_beside_its_id() {
     Box::pin(spelt_otherwise("device")).await;
 }
 
-/// In a container where nearly nothing is, a backfill expects of each further twin that it has no document.
+/// In a nearly empty container, a backfill assumes that a twin has no document.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_backfill_makes_no_second_document_for_a_twin_that_lies_under_another_id() {
     const TWINS: usize = 80;
@@ -470,7 +483,8 @@ async fn a_backfill_makes_no_second_document_for_a_twin_that_lies_under_another_
     let devices: Vec<String> = (0..TWINS).map(|number| format!("pump-{number:02}")).collect();
     bench.were_there(&devices.iter().map(|id| create(id)).collect::<Vec<_>>());
     assert_eq!(bench.run(&["backfill"]).await.code, 0);
-    // One in four keeps its document, under the id that it had before hubs shared the container. All others have none.
+    // One device in four keeps its document, under the id from before the container was shared. The others have no
+    // document.
     for (number, mut document) in documents(&bench).await.into_iter().enumerate() {
         remove(&bench, &document).await;
         if number % 4 == 3 && number >= TWINS / 2 {
@@ -484,7 +498,7 @@ async fn a_backfill_makes_no_second_document_for_a_twin_that_lies_under_another_
     let mut found: Vec<_> =
         documents(&bench).await.iter().map(|document| text(document, "deviceId")).collect();
     found.sort();
-    assert_eq!(found, devices, "each twin has one document");
+    assert_eq!(found, devices, "a twin has not exactly one document");
     assert_eq!(filled.json()["created"], TWINS - before);
     bench.world.equal().await;
 }

@@ -1,5 +1,5 @@
-//! Clients by others: a device that Azure's JavaScript client publishes appears in Cosmos DB through the daemon, and the
-//! JavaScript client reads it there.
+//! Azure's JavaScript clients: events that they publish arrive in Cosmos DB through the daemon, and the JavaScript
+//! client reads the document there.
 
 use std::{
     path::Path,
@@ -40,7 +40,7 @@ async fn publish(clients: &OfficialClients, world: &World, hub: &str, events: &[
     assert!(output.success, "{output:?}");
 }
 
-/// The `resource` of the documents that the JavaScript client's query finds.
+/// The `resource` of each document that a query of the JavaScript client returns.
 async fn documents(clients: &OfficialClients, world: &World) -> Vec<Value> {
     let query = "SELECT * FROM c WHERE c.deviceId = 'js-pump'";
     let output = cosmos(clients, world, "query", &["--query", query, "--partition-key", "js-pump"]).await;
@@ -105,14 +105,14 @@ async fn a_device_published_from_javascript_is_read_from_javascript() {
     daemon.stop().await.expect("exit code 0");
 }
 
-/// The Cosmos DB host, against the JavaScript client.
+/// The Cosmos DB emulation of devkit with the JavaScript client.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_cosmos_host_answers_the_javascript_client_as_cosmos_does() {
     let clients = OfficialClients::provision(Path::new(env!("CARGO_TARGET_TMPDIR"))).await;
     let clients = clients.unwrap_or_else(|error| panic!("{error}"));
     let world = World::new().await;
     let created = cosmos(&clients, &world, "create", &["--partition-key-path", "/deviceId"]).await;
-    assert!(created.success, "createIfNotExists on what exists: {created:?}");
+    assert!(created.success, "createIfNotExists on an existing container: {created:?}");
     let endpoints = world.stack.endpoints();
     let arguments = [
         "upsert",
@@ -133,5 +133,5 @@ async fn the_cosmos_host_answers_the_javascript_client_as_cosmos_does() {
     assert!(read.success && format!("{:?}", read.lines).contains("\"value\": Number(1)"), "{read:?}");
     let stale = cosmos(&clients, &world, "replace-stale", &which).await;
     let last = stale.lines.last().expect("an error");
-    assert_eq!(last["error"]["code"], 412, "the second replace on one ETag is refused: {stale:?}");
+    assert_eq!(last["error"]["code"], 412, "a second replace with the same ETag was not refused: {stale:?}");
 }

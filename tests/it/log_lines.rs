@@ -1,4 +1,4 @@
-//! What an outage does to the log: few lines, each with what is being done, and nothing of it lost for the figures.
+//! The log of an outage: few lines, each with what the daemon does about it, while the metrics count every failure.
 
 use std::{collections::BTreeSet, time::Instant};
 
@@ -17,7 +17,7 @@ async fn an_outage_of_event_hubs_is_one_line_per_hub_in_ten_seconds_however_ofte
     world.equal().await;
     let (began, broker) = (Instant::now(), world.stack.broker());
     broker.go_down().await;
-    until(&mut daemon, "each partition has tried several times", |sample| {
+    until(&mut daemon, "24 rebuilds are counted", |sample| {
         sample.count("twinsync_partition_rebuilds_total", "") >= 24
     })
     .await;
@@ -30,7 +30,7 @@ async fn an_outage_of_event_hubs_is_one_line_per_hub_in_ten_seconds_however_ofte
         log.lines().filter(|line| line.contains(" WARN ") && line.contains("partition=")).collect();
     let endpoints = world.stack.endpoints();
     let hubs = [&endpoints.lifecycle_hub, &endpoints.twin_changes_hub];
-    // What broke and what cannot be opened are two codes at most.
+    // There are at most two codes: one for links that broke, one for links that cannot be opened.
     assert!((1..=4 * (lasted / 10 + 1)).contains(&warnings.len()), "{lasted} s: {warnings:#?}");
     for line in &warnings {
         let named = hubs.iter().any(|hub| line.contains(&format!("stream={hub} partition=")));
@@ -38,13 +38,13 @@ async fn an_outage_of_event_hubs_is_one_line_per_hub_in_ten_seconds_however_ofte
     }
 }
 
-/// A log that is JSON, line by line.
+/// The lines of a JSON log.
 fn parsed(log: &str) -> Vec<Value> {
     let parse = |line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
     log.lines().map(parse).collect()
 }
 
-/// What holds of every line of a log.
+/// Asserts what every line of a log must have.
 fn has_the_shape(line: &Value, world: &World) {
     let text = |name: &str| line.get(name).and_then(Value::as_str);
     for field in ["timestamp", "level", "target", "message", "replica"] {
@@ -61,10 +61,10 @@ fn has_the_shape(line: &Value, world: &World) {
     let streams = [endpoints.lifecycle_hub.as_str(), endpoints.twin_changes_hub.as_str()];
     if let Some(partition) = text("partition") {
         assert!(partition.parse::<u32>().is_ok(), "{line}");
-        assert!(text("stream").is_some(), "a partition is one of a stream: {line}");
+        assert!(text("stream").is_some(), "a partition without its stream: {line}");
     }
     assert!(text("stream").is_none_or(|stream| streams.contains(&stream)), "{line}");
-    assert!(text("hub").is_none_or(|hub| !streams.contains(&hub)), "an IoT hub: {line}");
+    assert!(text("hub").is_none_or(|hub| !streams.contains(&hub)), "`hub` names an Event Hub: {line}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -76,12 +76,18 @@ async fn a_log_of_two_outages_is_json_to_its_last_line_and_tells_of_both() {
     for round in 0..2 {
         world.cosmos_is_away(true);
         world.apply(report("pump", json!({"round": round})));
-        until(&mut daemon, "the store is out", |sample| sample.count("twinsync_store_up", "") == 0).await;
+        until(&mut daemon, "the metric shows that the store is down", |sample| {
+            sample.count("twinsync_store_up", "") == 0
+        })
+        .await;
         world.cosmos_is_away(false);
-        until(&mut daemon, "it is back", |sample| sample.count("twinsync_store_up", "") == 1).await;
+        until(&mut daemon, "the metric shows that the store is up", |sample| {
+            sample.count("twinsync_store_up", "") == 1
+        })
+        .await;
     }
     world.stack.broker().go_down().await;
-    until(&mut daemon, "a partition was lost", |sample| {
+    until(&mut daemon, "a rebuild is counted", |sample| {
         sample.count("twinsync_partition_rebuilds_total", "") > 0
     })
     .await;
@@ -99,21 +105,21 @@ async fn a_log_of_two_outages_is_json_to_its_last_line_and_tells_of_both() {
     };
     assert_eq!((of_the_store("began"), of_the_store("over")), (2, 2), "{lines:#?}");
     let again = lines.iter().filter(|line| line["outage"] == "over" && line.get("partition").is_some());
-    assert!(again.count() > 0, "a partition is received from again: {lines:#?}");
+    assert!(again.count() > 0, "no partition is received from again: {lines:#?}");
     let replicas: BTreeSet<_> = lines.iter().map(|line| line["replica"].to_string()).collect();
     assert_eq!(replicas.len(), 1, "{replicas:?}");
 
-    // Why a start ends is the last line, of the same shape.
+    // The reason of a failed start is the last line, in the same format.
     world.configure(&format!("{JSON}[http]\nlisten = \"192.0.2.1:1\"\n"));
     let before = lines.len();
     world.setup.start().await.expect_err("the address is not this machine's");
-    let last = parsed(&world.log()).split_off(before).pop().expect("a last word");
+    let last = parsed(&world.log()).split_off(before).pop().expect("a last line");
     has_the_shape(&last, &world);
     assert_eq!(last["code"], "HTTP_ADDRESS_UNUSABLE", "{last}");
 }
 
 #[test]
-fn what_is_wrong_before_the_configuration_is_read_is_json_where_the_log_would_have_been() {
+fn errors_before_the_configuration_is_read_are_json_if_the_log_would_be() {
     let said = |arguments: &[&str], format: Option<&str>| {
         let mut command = std::process::Command::new(PROGRAM);
         command.args(arguments).env_remove("TWINSYNC__TELEMETRY__LOG_FORMAT");
@@ -135,6 +141,6 @@ fn what_is_wrong_before_the_configuration_is_read_is_json_where_the_log_would_ha
 
     for (arguments, format) in [(&["run", "--bogus"][..], None), (&["audit", "--bogus"], Some("json"))] {
         let (code, log) = said(arguments, format);
-        assert!(code == Some(2) && log.starts_with("error: "), "for people: {log}");
+        assert!(code == Some(2) && log.starts_with("error: "), "not in the text format: {log}");
     }
 }

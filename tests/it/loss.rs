@@ -1,4 +1,4 @@
-//! Events that can never be received: retention passes the daemon while it runs, or another hub has taken the name.
+//! Lost events: their retention ends while the daemon runs, or another Event Hub has the same name.
 
 use std::{
     process::Stdio,
@@ -13,7 +13,7 @@ use crate::{
     world::{LIMIT, World, create, device, report, until},
 };
 
-/// So little room that most events are still in the hub when their retention ends.
+/// Limits so small that most events are still in the Event Hub when their retention ends.
 const NARROW: &str = "[eventhubs]\nprefetch = 1\n[router]\nmax_in_flight_events = 2\n";
 
 #[derive(Debug, Clone, Copy)]
@@ -32,19 +32,23 @@ impl Route {
     }
 }
 
-/// A daemon whose store stalls for longer than the events of one route are kept; then the store is back.
+/// A daemon whose store is down for longer than the retention of one route's events. The store then answers again.
 async fn stalled(world: &World, route: Route) -> Daemon {
     let mut daemon = world.start().await;
     for number in 0..8 {
         world.apply(create(&format!("pump-{number}")));
         world.apply(report(&format!("pump-{number}"), json!({"step": "first"})));
     }
-    // By the streams, and not by an audit: what was never received cannot be missed.
+    // The documents must come from the streams and not from an audit: the loss of an event is noticed only after another
+    // was received.
     let appended = world.appended();
-    until(&mut daemon, "received", |sample| sample.count("twinsync_events_total", "") >= appended).await;
+    until(&mut daemon, "all events are counted", |sample| {
+        sample.count("twinsync_events_total", "") >= appended
+    })
+    .await;
     world.equal().await;
     world.cosmos_is_away(true);
-    // However slow this machine is: what it is about to lose must not have been read ahead.
+    // The daemon must not have received the events that are about to expire, even on a slow machine.
     let (hub, faults) = (route.hub(world), world.stack.broker().faults());
     for partition in 0..2 {
         faults.stall(&hub, partition).expect("exists");
@@ -87,7 +91,10 @@ async fn a_loss_stops_the_daemon_with_a_code_and_keeps_it_stopped_until_somebody
         let last = ends(stalled(&world, route).await).await;
         assert!(last.contains("EVENTS_LOST") && last.contains("checkpoint.on_invalid"), "{route:?}: {last}");
         let again = starts_and_ends(&world).await;
-        assert!(again.contains("CHECKPOINT_INVALID"), "the checkpoint stayed before them: {again}");
+        assert!(
+            again.contains("CHECKPOINT_INVALID"),
+            "the checkpoint must stay before the lost events: {again}"
+        );
         world.configure(&format!("{NARROW}[checkpoint]\non_invalid = \"earliest\"\n"));
         let daemon = world.start().await;
         world.apply(create("fresh"));
@@ -104,7 +111,7 @@ async fn a_loss_that_may_be_passed_over_is_counted_and_told_and_an_audit_makes_i
         );
         let bench = Bench::new(FAST, &more).await;
         let mut daemon = stalled(&bench.world, route).await;
-        until(&mut daemon, "the loss is counted", |sample| {
+        until(&mut daemon, "the metric shows lost events", |sample| {
             sample.count("twinsync_events_lost_total", &format!("stream=\"{}\"", route.hub(&bench.world))) > 0
         })
         .await;
@@ -114,8 +121,8 @@ async fn a_loss_that_may_be_passed_over_is_counted_and_told_and_an_audit_makes_i
     }
 }
 
-/// A daemon that has stopped, and a hub of the same name that was created since and holds more events than its checkpoint
-/// knows of.
+/// A daemon that has stopped, and a new Event Hub of the same name that holds more events than the checkpoint's sequence
+/// number.
 async fn recreated_and_full(more: &str) -> Bench {
     let bench = Bench::new(FAST, more).await;
     let world = &bench.world;
@@ -143,7 +150,7 @@ async fn a_recreated_hub_that_is_ahead_of_the_checkpoint_is_not_taken_for_the_ol
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn or_is_read_from_its_beginning_where_that_is_allowed() {
+async fn a_recreated_hub_is_read_from_its_beginning_if_configured() {
     let bench = recreated_and_full(
         "[checkpoint]\non_invalid = \"earliest_and_audit\"\n[audit]\ntolerance = \"0s\"\n",
     )
@@ -167,19 +174,21 @@ async fn a_hub_that_is_recreated_while_the_daemon_runs_is_noticed() {
         world.apply(report("pump", json!({"step": step})));
     }
     world.equal().await;
-    // The first audit may be faster than the streams. Who has received nothing of the old hub does not miss it.
+    // An audit may write the documents before the streams do. Only a partition that has received events can notice that
+    // its Event Hub is new.
     let started = Instant::now();
     while daemon.sample().await.expect("metrics").count("twinsync_events_total", "") < 21 {
-        assert!(started.elapsed() < LIMIT, "all are received: {}", world.log());
+        assert!(started.elapsed() < LIMIT, "not all events were received: {}", world.log());
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     world.stack.broker().faults().recreate(&world.stack.endpoints().twin_changes_hub).expect("exists");
-    // Fewer than the old hub had: a daemon that waits behind the old number would never see them.
+    // The new Event Hub has fewer events than the old one. A daemon that continues at the old sequence number never
+    // receives them.
     world.apply(devkit::iothub::Operation::Report { id: device("pump"), patch: json!({"step": "new hub"}) });
-    // An audit that is under way may be faster than whoever notices.
+    // An audit that is running may write the document before the new Event Hub is noticed.
     let started = Instant::now();
     while !world.log().contains("CHECKPOINT_INVALID") {
-        assert!(started.elapsed() < LIMIT, "it is told: {}", world.log());
+        assert!(started.elapsed() < LIMIT, "the log has no such code: {}", world.log());
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     world.equal().await;

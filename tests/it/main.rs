@@ -1,6 +1,6 @@
-//! The daemon as a process, over real sockets: what is shipped, against the local Azure of devkit.
+//! The daemon as a process, over real sockets, with the local Azure of devkit.
 //!
-//! The figure that counts in every test is that no document differs from the hub's twin.
+//! Every test ends when no document differs from the hub's twin.
 
 mod answers;
 mod bad_input;

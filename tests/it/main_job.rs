@@ -1,4 +1,4 @@
-//! Devices register, change and leave; documents follow.
+//! Devices are created, changed and deleted; the documents follow.
 
 use devkit::{
     iothub::{DeleteBody, HubNames, Operation, TwinId},
@@ -14,7 +14,7 @@ async fn every_document_equals_its_twin_after_duplicates_and_replays() {
     let mut daemon = world.start().await;
     world.fleet(plan(60, 3_000, 11)).await;
     let appended = world.appended();
-    until(&mut daemon, "every event is accounted for", |sample| {
+    until(&mut daemon, "all events are counted", |sample| {
         sample.count("twinsync_events_total", "") == appended
     })
     .await;
@@ -24,7 +24,7 @@ async fn every_document_equals_its_twin_after_duplicates_and_replays() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn bodies_that_say_less_are_enough() {
+async fn events_with_minimal_bodies_are_enough() {
     let mut options = Options::default();
     options.iothub.delete_body = DeleteBody::Empty;
     options.iothub.replace_includes_reported = false;
@@ -35,7 +35,8 @@ async fn bodies_that_say_less_are_enough() {
     daemon.stop().await.expect("exit code 0");
 }
 
-/// With both routes on one Event Hub the order of a device's events is known, however fast it is re-created.
+/// With both routes on one Event Hub, the order of a device's events is known even if it is re-created at
+/// once.
 #[tokio::test(flavor = "multi_thread")]
 async fn one_hub_keeps_up_with_devices_that_are_recreated_at_once() {
     let hubs = HubNames { lifecycle: "all".to_owned(), twin_changes: "all".to_owned() };
@@ -78,7 +79,7 @@ async fn modules_have_documents_of_their_own_and_go_with_their_device() {
     assert_eq!(
         (compared.twins, compared.tombstones),
         (2, 1),
-        "a module's deletion leaves the device alone: {compared}"
+        "the deletion of a module must not delete the device: {compared}"
     );
     world.apply(Operation::Delete { id: device("edge") });
     let compared = world.equal().await;

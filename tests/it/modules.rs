@@ -1,4 +1,4 @@
-//! Which modules of the source import which: layers, and no circles.
+//! Which modules of the source import which: layers without cycles.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -9,7 +9,7 @@ use std::{
 /// A module as its path below the crate, e.g. `["runtime", "router", "item"]`.
 type Module = Vec<String>;
 
-/// The source of each module, without its tests and comments.
+/// The source of each module, without tests and comments.
 fn modules(directory: &Path, root: &Path, found: &mut BTreeMap<Module, String>) {
     for entry in fs::read_dir(directory).expect("a directory") {
         let path: PathBuf = entry.expect("an entry").path();
@@ -33,7 +33,7 @@ fn modules(directory: &Path, root: &Path, found: &mut BTreeMap<Module, String>) 
     }
 }
 
-/// The paths of a `use` tree or of an expression, each whole: `a::{b, c::d}` is `a::b` and `a::c::d`.
+/// The full paths of a `use` tree or an expression: `a::{b, c::d}` becomes `a::b` and `a::c::d`.
 fn leaves(prefix: &str, tree: &str, found: &mut Vec<String>) {
     let tree = tree.trim();
     let Some((head, inner)) = tree.split_once('{') else {
@@ -58,7 +58,7 @@ fn leaves(prefix: &str, tree: &str, found: &mut Vec<String>) {
     }
 }
 
-/// What a module imports, or names by `crate::` or `super::`.
+/// The paths that a module imports or names with `crate::` or `super::`.
 fn named(code: &str) -> Vec<String> {
     let (mut paths, mut rest) = (Vec::new(), String::new());
     for part in code.split_inclusive(';') {
@@ -79,7 +79,7 @@ fn named(code: &str) -> Vec<String> {
     paths
 }
 
-/// The module that `path` leads into, as `from` names it.
+/// The module that `path` refers to inside the module `from`.
 fn resolve(from: &Module, path: &str, known: &BTreeMap<Module, String>) -> Option<Module> {
     let mut parts = path.split("::").filter(|part| !part.is_empty()).peekable();
     let mut place = match parts.peek() {
@@ -106,7 +106,7 @@ fn imports() -> BTreeSet<(Module, Module)> {
     each.filter(|(from, to)| from != to).collect()
 }
 
-/// Whoever is in none of these sets may import everything.
+/// A layer without an entry may import every layer.
 #[test]
 fn layers_import_downwards_only() {
     let below: BTreeMap<&str, &[&str]> = BTreeMap::from([
@@ -130,19 +130,19 @@ fn layers_import_downwards_only() {
     }
 }
 
-/// At the depth of two, e.g. `runtime::router` and `runtime::partition`: a module and what lies below it are one.
+/// At depth two, e.g. `runtime::router` and `runtime::partition`. A module and its submodules count as one.
 #[test]
 fn no_two_modules_import_each_other_also_not_by_way_of_others() {
     let mut edges: BTreeMap<Module, BTreeSet<Module>> = BTreeMap::new();
     for (from, to) in imports() {
         let cut = |module: &Module| module.iter().take(2).cloned().collect::<Module>();
         let (from, to) = (cut(&from), cut(&to));
-        // The page of a layer shows what is in it.
+        // A layer's own file re-exports its modules, so it is left out.
         if from.len() == 2 && to.len() == 2 && from != to {
             edges.entry(from).or_default().insert(to);
         }
     }
-    // A module that imports nothing that is left, or that nothing imports, is not part of a circle.
+    // A module that imports none of the remaining modules, or that none of them imports, is in no cycle.
     loop {
         let imported: BTreeSet<_> = edges.values().flatten().cloned().collect();
         let free: Vec<_> = edges

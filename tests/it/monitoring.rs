@@ -1,4 +1,4 @@
-//! What Prometheus makes of the daemon: the rules and the dashboard of `deploy/`, tested by real outages and a real Prometheus.
+//! The rules and the dashboard of `deploy/`, tested with real outages and a real Prometheus.
 
 mod live;
 mod outages;
@@ -6,7 +6,7 @@ mod recorded;
 
 use crate::{flag::now, poison::twin_change, world::World};
 
-/// An event that can never be applied.
+/// Appends an event that can never be applied.
 fn poison(world: &World, device: &str) {
     let hub = &world.stack.endpoints().twin_changes_hub;
     world.stack.broker().append(hub, device, now(twin_change(device, b"[1]"))).expect("appended");

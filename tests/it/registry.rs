@@ -1,5 +1,5 @@
-//! The registry: repair, backfill, audit and resync against the hub's service API, with everything that may go wrong on
-//! the way. Each test ends with no twin different.
+//! The registry: repair, backfill, audit and resync with the hub's service API, and its faults. Each test ends when no
+//! twin differs.
 
 mod audit;
 mod backfill;

@@ -1,6 +1,6 @@
-//! Several replicas over one checkpoint container in real Azurite: partitions are shared, taken over, and never lost.
+//! Several replicas with one checkpoint container in Azurite: partitions are shared, taken over, and never lost.
 //!
-//! `TWINSYNC_FAULT_SECONDS` makes the tests under load as long as one likes; the default keeps the suite short.
+//! `TWINSYNC_FAULT_SECONDS` sets the length of the tests under load. The default keeps the suite short.
 
 use std::{
     collections::BTreeMap,
@@ -32,14 +32,14 @@ fn seconds(default: u64) -> Duration {
     Duration::from_secs(seconds.unwrap_or(default))
 }
 
-/// One replica's own place; the checkpoint container is everybody's.
+/// The files of one replica. All replicas share the checkpoint container.
 pub(crate) struct Replica {
     setup: Setup,
     directory: TempDir,
 }
 
 impl Replica {
-    /// When its log says `what` for each partition: the latest line counts. The partitions are spelt as the log does.
+    /// The time of the latest log line with `what`, for each partition as `stream/partition`.
     fn said(&self, what: &str) -> BTreeMap<String, String> {
         let log = std::fs::read_to_string(self.directory.path().join("log")).expect("readable");
         let lines = log.lines().filter(|line| line.contains(what)).filter_map(|line| {
@@ -60,7 +60,7 @@ pub(crate) fn replica(world: &World, more: &str) -> Replica {
     replica_at(world, &url, more)
 }
 
-/// With its own way to storage.
+/// With its own URL of the storage.
 fn replica_at(world: &World, url: &str, more: &str) -> Replica {
     let directory = tempfile::tempdir().expect("a directory");
     let endpoints = world.stack.endpoints();
@@ -79,18 +79,18 @@ async fn owned(daemon: &mut Daemon) -> u64 {
     daemon.sample().await.expect("metrics").count("twinsync_partitions_owned", "")
 }
 
-/// Both hubs have two partitions each.
+/// Both Event Hubs have two partitions each.
 const PARTITIONS: u64 = 4;
 
 async fn owns(daemon: &mut Daemon, partitions: u64) {
-    let what = format!("owns {partitions} partitions");
+    let what = format!("the replica owns {partitions} partitions");
     until(daemon, &what, |sample| sample.count("twinsync_partitions_owned", "") == partitions).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn partitions_are_shared_and_a_clean_stop_is_taken_over_within_two_seconds() {
     let world = world().await;
-    // The leases as shipped: how quickly a stop is noticed must not need a setting.
+    // The default leases: a clean stop must be noticed quickly without a setting.
     let (first, second) = (replica(&world, ""), replica(&world, ""));
     let mut a = start(&first).await;
     owns(&mut a, PARTITIONS).await;
@@ -107,10 +107,10 @@ async fn partitions_are_shared_and_a_clean_stop_is_taken_over_within_two_seconds
     let stopped = Instant::now();
     owns(&mut b, PARTITIONS).await;
     let taken_over = stopped.elapsed();
-    assert!(taken_over < Duration::from_secs(2), "{taken_over:?}");
+    assert!(taken_over < Duration::from_secs(2), "taken over after {taken_over:?}");
     world.apply(report("pump", json!({"step": "after"})));
     world.equal().await;
-    // A rolling restart: each in turn, and everything flows in between.
+    // A rolling restart: the replicas restart in turn, and events flow in between.
     let a = start(&first).await;
     owns(&mut b, PARTITIONS / 2).await;
     b.stop().await.expect("exit code 0");
@@ -136,7 +136,7 @@ async fn killing_replicas_under_load_loses_nothing() {
         devices: 60,
         events: (rate * time.as_secs_f64()) as u64,
         seed: 51,
-        phases: 1, // ids that are deleted stay deleted: nobody waits for anybody under load
+        phases: 1, // deleted ids stay deleted, so the fleet never waits for the daemon
         ..Plan::default()
     };
     world.stack.fleet().start(plan, Pace::Rate(rate)).expect("the fleet starts");
@@ -145,7 +145,7 @@ async fn killing_replicas_under_load_loses_nothing() {
     let mut figures = Figures::of("kill -9 of a random replica of three, every 2 s under load");
     let mut killed = 0;
     while began.elapsed() < time {
-        tokio::time::sleep(Duration::from_secs(2)).await; // the load is what is waited for
+        tokio::time::sleep(Duration::from_secs(2)).await; // the time under load
         let (replica, victim) = daemons.swap_remove(random.random_range(0..daemons.len()));
         victim.end(Signal::Kill).await.expect("killed");
         daemons.push((replica, replica.setup.spawn().expect("starts")));
@@ -165,7 +165,7 @@ async fn killing_replicas_under_load_loses_nothing() {
     }
 }
 
-/// What a lease cannot exclude for a moment, for a whole run: both consume everything.
+/// Both replicas consume all partitions for the whole test. With leases this is possible for a moment.
 #[tokio::test(flavor = "multi_thread")]
 async fn two_replicas_that_both_believe_to_own_everything_do_no_harm() {
     let world = World::with(Options::default(), "[checkpoint]\nstore = \"memory\"\n").await;
@@ -181,17 +181,17 @@ async fn two_replicas_that_both_believe_to_own_everything_do_no_harm() {
     let mut b = other.start().await.unwrap_or_else(|error| panic!("{error}"));
     world.fleet(crate::world::plan(40, 2_500, 52)).await;
     let sample = b.sample().await.expect("metrics");
-    assert!(sample.count("twinsync_events_total", "") > 0, "both worked");
+    assert!(sample.count("twinsync_events_total", "") > 0, "the second replica handled no event");
     a.stop().await.expect("exit code 0");
     b.stop().await.expect("exit code 0");
 }
 
-/// What an outage of storage looks like.
+/// Kinds of storage outages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Outage {
     /// Connections are refused.
     Refuses,
-    /// Connections are open, and nothing is answered.
+    /// Connections are open, but no request is answered.
     Hangs,
 }
 
@@ -209,11 +209,11 @@ async fn storage_is_away_for_longer_than_a_lease(outage: Outage) {
         Outage::Refuses => azurite.stop().await.expect("stops"),
         Outage::Hangs => azurite.pause().await.expect("freezes"),
     }
-    // Whoever cannot renew may not assume to own anything.
+    // A replica that cannot renew its leases must give up its partitions.
     owns(&mut a, 0).await;
     owns(&mut b, 0).await;
     world.apply(report("pump", json!({"while": "away"})));
-    tokio::time::sleep(seconds(4)).await; // an outage has a length
+    tokio::time::sleep(seconds(4)).await; // the outage has a fixed length
     match outage {
         Outage::Refuses => azurite.restart().await.expect("starts again"),
         Outage::Hangs => azurite.resume().await.expect("thaws"),
@@ -223,7 +223,7 @@ async fn storage_is_away_for_longer_than_a_lease(outage: Outage) {
     figures.equal(&world).await;
     let deadline = Instant::now() + LIMIT;
     while owned(&mut a).await + owned(&mut b).await != PARTITIONS {
-        assert!(Instant::now() < deadline, "everything is owned again");
+        assert!(Instant::now() < deadline, "not all partitions are owned again");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     a.stop().await.expect("exit code 0");
@@ -240,7 +240,7 @@ async fn storage_that_hangs_for_longer_than_a_lease_is_waited_out() {
     storage_is_away_for_longer_than_a_lease(Outage::Hangs).await;
 }
 
-/// Only its own way to storage hangs, so the other one does take over, as soon as it may.
+/// Only the first replica's connection to storage hangs, so the second takes over when the leases have ended.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_replica_whose_storage_hangs_has_stopped_before_another_takes_over() {
     let world = world().await;
@@ -255,21 +255,21 @@ async fn a_replica_whose_storage_hangs_has_stopped_before_another_takes_over() {
     world.apply(create("pump"));
     world.equal().await;
     let mut figures = Figures::of("storage hangs for one replica of two, longer than its lease");
-    let before = second.said("took a partition over");
+    let before = second.said("took over a partition");
     proxy.freeze();
     let began = Instant::now();
     world.apply(report("pump", json!({"step": "while frozen"})));
     owns(&mut b, PARTITIONS).await;
-    // At once: nobody waits for storage to count them.
+    // The count is current at once. It does not wait for the storage.
     let sample = a.sample().await.expect("metrics");
-    assert_eq!(sample.count("twinsync_partitions_owned", ""), 0, "counted by two replicas");
+    assert_eq!(sample.count("twinsync_partitions_owned", ""), 0, "a partition is counted by two replicas");
     let stopped = first.said("the lease could not be renewed in time");
-    let mut taken = second.said("took a partition over");
+    let mut taken = second.said("took over a partition");
     taken.retain(|partition, time| before.get(partition) != Some(time));
     assert_eq!(stopped.len() as u64, PARTITIONS / 2, "{stopped:?}\n{}", a.log());
     assert_eq!(taken.keys().collect::<Vec<_>>(), stopped.keys().collect::<Vec<_>>());
     for (partition, time) in &stopped {
-        // Times of one clock in one format, so they compare as text.
+        // Timestamps of one clock in one format, so they compare as text.
         assert!(*time < taken[partition], "{partition}: stopped {time}, taken {}", taken[partition]);
     }
     let handled = a.sample().await.expect("metrics").count("twinsync_events_total", "");
@@ -278,7 +278,7 @@ async fn a_replica_whose_storage_hangs_has_stopped_before_another_takes_over() {
     }
     world.equal().await;
     let since = a.sample().await.expect("metrics").count("twinsync_events_total", "");
-    assert_eq!(since, handled, "it receives nothing without a lease");
+    assert_eq!(since, handled, "it must receive nothing without a lease");
     proxy.thaw();
     figures.injected(format!("{:.1} s", began.elapsed().as_secs_f64()));
     figures.over();
@@ -304,17 +304,17 @@ async fn each_replica_shows_whose_the_partitions_are() {
         let theirs = |owner: &Option<&str>| owner.is_some() && *owner != me;
         owners(true) == [me, me] && owners(false).len() == 2 && owners(false).iter().all(theirs)
     };
-    crate::status::until(&first, "two partitions each", shared).await;
-    crate::status::until(&second, "two partitions each", shared).await;
+    crate::status::until(&first, "the status shows two partitions for each replica", shared).await;
+    crate::status::until(&second, "the status shows two partitions for each replica", shared).await;
     first.stop().await.expect("exit code 0");
     let all = |found: &Value| {
         found["partitions"].as_array().expect("a list").iter().all(|partition| partition["ours"] == true)
     };
-    crate::status::until(&second, "all are the other's", all).await;
+    crate::status::until(&second, "the other replica owns all partitions", all).await;
     second.stop().await.expect("exit code 0");
 }
 
-/// Sends a signal that the daemon cannot refuse.
+/// Sends a signal that the daemon cannot handle.
 fn tell(daemon: &Daemon, signal: &str) {
     let id = daemon.id().expect("it runs").to_string();
     let sent = std::process::Command::new("kill").args([signal, &id]).status().expect("kill runs");
@@ -324,7 +324,7 @@ fn tell(daemon: &Daemon, signal: &str) {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_lag_of_what_another_replica_owns_is_told_from_its_checkpoints() {
     let world = world().await;
-    // So long that whoever stands still keeps its partitions.
+    // Leases so long that a frozen replica keeps its partitions.
     let long = "[lease]\nduration = \"10m\"\nrenew_interval = \"2s\"\n";
     let (first, second) = (replica(&world, long), replica(&world, long));
     let (mut a, mut b) = (start(&first).await, start(&second).await);
@@ -342,17 +342,17 @@ async fn the_lag_of_what_another_replica_owns_is_told_from_its_checkpoints() {
         theirs
     };
     let sum = |theirs: &[Value]| theirs.iter().filter_map(|found| found["lagEvents"].as_u64()).sum::<u64>();
-    // Its checkpoints are read: without any, everything that the partitions hold would wait.
-    crate::status::until(&a, "nothing waits at the other one", |found| {
+    // The other replica's checkpoints are read. Without checkpoints the lag would be the whole partition.
+    crate::status::until(&a, "the partitions of the other replica have no lag", |found| {
         theirs(found).iter().all(|found| found["lagEvents"] == 0)
     })
     .await;
-    // It keeps its leases for a while, and does nothing.
+    // The frozen replica keeps its leases and does nothing.
     tell(&b, "-STOP");
     for number in 0..40 {
         world.apply(report(&format!("pump-{number}"), json!({"step": 1})));
     }
-    let found = crate::status::until(&a, "what waits at the other one is told", |found| {
+    let found = crate::status::until(&a, "the status shows the lag of the other replica", |found| {
         theirs(found).iter().all(|found| found["lagEvents"].is_u64()) && sum(&theirs(found)) > 0
     })
     .await;
@@ -365,7 +365,7 @@ async fn the_lag_of_what_another_replica_owns_is_told_from_its_checkpoints() {
             assert!(partition["checkpointAgeSeconds"].is_f64(), "{partition:#}");
         }
     }
-    assert!(found["flow"]["lagEvents"] == 0, "its own are worked off: {:#}", found["flow"]);
+    assert!(found["flow"]["lagEvents"] == 0, "its own lag must be 0: {:#}", found["flow"]);
     tell(&b, "-CONT");
     world.equal().await;
     for daemon in [a, b] {

@@ -1,4 +1,4 @@
-//! Stopping, dying, and going on.
+//! Clean stops, kills, and the starts after them.
 
 use std::time::{Duration, Instant};
 
@@ -18,7 +18,7 @@ async fn sigterm_commits_what_was_done_and_the_next_run_goes_on_from_there() {
     let before = world.appended();
     daemon.stop().await.expect("exit code 0");
 
-    // What happens while nobody looks.
+    // Events that arrive while the daemon is stopped.
     world.stack.hub().set_delivery_faults(Default::default());
     world.apply(create("latecomer"));
     for step in 0..25 {
@@ -28,10 +28,13 @@ async fn sigterm_commits_what_was_done_and_the_next_run_goes_on_from_there() {
     assert_eq!(missed, 26);
     let mut daemon = world.start().await;
     world.equal().await;
-    until(&mut daemon, "nothing is left", |sample| sample.count("twinsync_events_total", "") >= missed).await;
+    until(&mut daemon, "the missed events are counted", |sample| {
+        sample.count("twinsync_events_total", "") >= missed
+    })
+    .await;
     let handled = daemon.sample().await.expect("metrics").count("twinsync_events_total", "");
-    // The first run may have been stopped with repeats of its last events still unread.
-    assert!(handled <= missed + 40, "it went on from its checkpoint and not from the start: {handled}");
+    // The first run may have stopped before it received repeats of its last events.
+    assert!(handled <= missed + 40, "it must resume at its checkpoint: {handled}");
     daemon.stop().await.expect("exit code 0");
 }
 
@@ -43,14 +46,16 @@ async fn a_killed_daemon_loses_nothing() {
     world.replays(22);
     world.stack.fleet().start(plan(50, 4_000, 22), Pace::Rate(1_500.0)).expect("the fleet starts");
     world.apply(create("steady"));
-    // Three times in the middle of the work, wherever it happens to stand. There is some, however long a start takes.
+    // Three kills at random points. Enough events wait that a start of any length leaves some.
     for round in 1..=3 {
         for step in 0..200 {
             world.apply(report("steady", json!({"round": round, "step": step})));
         }
         let mut daemon = world.start().await;
-        until(&mut daemon, "some work is done", |sample| sample.count("twinsync_events_total", "") > 100)
-            .await;
+        until(&mut daemon, "more than 100 events are counted", |sample| {
+            sample.count("twinsync_events_total", "") > 100
+        })
+        .await;
         let status = daemon.end(Signal::Kill).await.expect("killed");
         assert!(!status.success());
     }
@@ -67,7 +72,7 @@ async fn a_killed_daemon_loses_nothing() {
     daemon.stop().await.expect("exit code 0");
 }
 
-/// A store that is away must not keep the daemon from stopping: what was not written is replayed.
+/// The daemon must be able to stop during an outage of the store. Events that were not written are received again.
 #[tokio::test(flavor = "multi_thread")]
 async fn stopping_during_an_outage_ends_at_the_deadline_and_loses_nothing() {
     let world = World::with(Default::default(), "[shutdown]\ndrain_timeout = \"1s\"\n").await;
@@ -77,10 +82,11 @@ async fn stopping_during_an_outage_ends_at_the_deadline_and_loses_nothing() {
     world.cosmos_is_away(true);
     world.apply(create("second"));
     world.apply(Operation::Delete { id: device("first") });
-    until(&mut daemon, "events are held", |sample| sample.count("twinsync_in_flight_events", "") > 0).await;
+    until(&mut daemon, "events are in flight", |sample| sample.count("twinsync_in_flight_events", "") > 0)
+        .await;
     let started = Instant::now();
     daemon.stop().await.expect("exit code 0");
-    assert!(started.elapsed() < Duration::from_secs(15), "{:?}", started.elapsed());
+    assert!(started.elapsed() < Duration::from_secs(15), "took {:?}", started.elapsed());
 
     world.cosmos_is_away(false);
     let daemon = world.start().await;
@@ -97,7 +103,8 @@ async fn a_second_signal_ends_at_once() {
     world.equal().await;
     world.cosmos_is_away(true);
     world.apply(create("second"));
-    until(&mut daemon, "an event is held", |sample| sample.count("twinsync_in_flight_events", "") > 0).await;
+    until(&mut daemon, "an event is in flight", |sample| sample.count("twinsync_in_flight_events", "") > 0)
+        .await;
     daemon.signal().await.expect("the first signal");
     while !daemon.log().contains("stopping") {
         tokio::time::sleep(Duration::from_millis(5)).await;
@@ -107,7 +114,7 @@ async fn a_second_signal_ends_at_once() {
     assert!(!status.success());
     assert!(
         started.elapsed() < Duration::from_secs(5),
-        "it does not wait for the drain: {:?}",
+        "it must not wait for the drain: {:?}",
         started.elapsed()
     );
 }

@@ -1,4 +1,5 @@
-//! Queries over real pages: Cosmos DB's own query engine narrows, and the rows are those of the hub itself.
+//! Queries over real pages: Cosmos DB's query engine evaluates the pushdown, and the rows are equal to the
+//! hub's.
 
 use std::{num::NonZeroU32, sync::Arc, time::Duration};
 
@@ -24,12 +25,12 @@ use twinsync::{
 
 use crate::world::{World, device};
 
-/// Twins of devices.
+/// Number of devices.
 const DEVICES: usize = 60;
-/// Rows per page: several pages of each of several physical partitions.
+/// Rows per page. Each physical partition has several pages.
 const PAGE: NonZeroU32 = NonZeroU32::new(7).expect("not 0");
 
-/// A container of several physical partitions, filled by the daemon with twins of many shapes.
+/// A container with several physical partitions, filled by the daemon with twins of many shapes.
 async fn replica() -> World {
     let world = World::with(Options { cosmos_partitions: 3, ..Options::default() }, "").await;
     let values =
@@ -51,7 +52,7 @@ async fn replica() -> World {
         let id = TwinId::module(format!("d{number:03}"), "agent").expect("a valid id");
         world.apply(Operation::Create { id, twin: Some(json!({"tags": {"n": number}})) });
     }
-    // Tombstones are no twins.
+    // A query must not return tombstones.
     let twin = Some(json!({"tags": {"site": "north"}}));
     world.apply(Operation::Create { id: device("gone"), twin });
     world.apply(Operation::Delete { id: device("gone") });
@@ -82,7 +83,7 @@ async fn queries(world: &World) -> (Arc<CosmosStore>, Queries) {
     (store, queries)
 }
 
-/// All rows of the replica, with the number of pages.
+/// All rows of the copy, with the number of pages.
 async fn ours(queries: &Queries, query: &str) -> (Vec<Value>, usize) {
     let (mut rows, mut pages, mut from) = (Vec::new(), 0, None);
     loop {
@@ -124,7 +125,7 @@ async fn hubs(world: &World, query: &str) -> Vec<Value> {
     }
 }
 
-/// Writes 3.0 as 3: to JSON they are the same number.
+/// Changes numbers like 3.0 to 3, because both are the same JSON number.
 fn plain(value: &mut Value) {
     match value {
         Value::Array(items) => items.iter_mut().for_each(plain),
@@ -137,9 +138,9 @@ fn plain(value: &mut Value) {
     }
 }
 
-/// Rows in one order for both, and of whole twins what both have.
+/// The rows in a common order. Whole twins are reduced to the fields that the copy knows.
 fn comparable(rows: Vec<Value>) -> Vec<String> {
-    // What changes without an event, such as status, is as old as the last answer of the hub.
+    // Fields that change without an event, such as `status`, are as old as the hub's last answer.
     let known = ["deviceId", "moduleId", "version", "tags", "properties"];
     let mut rows: Vec<_> = rows
         .into_iter()
@@ -197,7 +198,7 @@ async fn the_replica_gives_the_rows_that_the_hub_gives() {
         let ((ours, pages), hubs) = (Box::pin(ours(&queries, query)).await, hubs(&world, query).await);
         assert!(pages > ours.len().div_ceil(PAGE.get() as usize).saturating_sub(1), "{query}");
         rows_in_all += hubs.len();
-        assert!(!hubs.is_empty(), "{query}: selects something, so that it is a test");
+        assert!(!hubs.is_empty(), "{query}: the query selects nothing");
         assert_eq!(comparable(ours), comparable(hubs), "{query}");
     }
     assert!(rows_in_all > 400, "{rows_in_all}");
@@ -208,14 +209,16 @@ async fn the_replica_gives_the_rows_that_the_hub_gives() {
 }
 
 #[tokio::test]
-async fn what_was_written_is_seen_at_once_and_no_continuation_from_outside_leads_anywhere() {
+async fn a_write_is_visible_at_once_and_foreign_continuations_are_refused() {
     let world = replica().await;
     let daemon = world.start().await;
     world.equal().await;
     daemon.stop().await.expect("stops");
     let (store, queries) = queries(&world).await;
     let key = TwinKey::device(&*world.stack.endpoints().iothub_name, "d007");
-    let Read::Present(document, etag) = store.read(&key).await.outcome else { panic!("it was copied") };
+    let Read::Present(document, etag) = store.read(&key).await.outcome else {
+        panic!("the document is missing")
+    };
     let mut newest = Document::clone(&document);
     let State::Live { twin, .. } = &mut newest.state else { panic!("{newest:?}") };
     twin.tags.insert("site".to_owned(), json!("east"));
@@ -225,7 +228,7 @@ async fn what_was_written_is_seen_at_once_and_no_continuation_from_outside_leads
     assert_eq!(
         found.outcome.expect("a page").rows,
         [json!({"deviceId": "d007"})],
-        "as fresh as the container"
+        "the answer must contain the last write"
     );
     assert!(found.request_units > 0.0);
     let own = Some(&key.hub);
@@ -237,7 +240,7 @@ async fn what_was_written_is_seen_at_once_and_no_continuation_from_outside_leads
             "{hub:?}"
         );
     }
-    // Continuations from outside: of another query, made up, or of nothing.
+    // Invalid continuations: of another query, and invented ones.
     let page = queries.answer(ask("SELECT * FROM devices")).await.outcome.expect("a page");
     let next = page.next.expect("more pages");
     let continued = Ask { from: Some(&next), ..ask("SELECT * FROM devices WHERE tags.n > 1") };

@@ -1,5 +1,5 @@
-//! What a start does about an outside world that is not ready for it: what passes is waited for, what a person has to mend
-//! ends it with a code.
+//! Starts while dependencies are down or misconfigured. The daemon waits for what may recover, and ends with a code if a
+//! person has to act.
 
 use std::{
     process::Stdio,
@@ -18,10 +18,10 @@ use crate::{
     world::{LIMIT, World, create, report, until},
 };
 
-/// The grace that tests take for long: whoever ends by it would have failed.
-const PATIENT: &str = "[start]\nrefused_grace = \"10m\"\n";
+/// A grace period longer than any test. A daemon that ends because of it fails the test.
+const LONG_GRACE_PERIOD: &str = "[start]\nrefused_grace = \"10m\"\n";
 
-/// Starts a daemon whose `dependency` is away, looks at what it says while it waits, and lets it go on with `back`.
+/// Starts a daemon whose `dependency` is down, checks what it reports while it waits, and then calls `back`.
 async fn waits<F: Future<Output = ()>>(
     world: &World,
     dependency: &str,
@@ -29,13 +29,13 @@ async fn waits<F: Future<Output = ()>>(
     back: impl FnOnce() -> F,
 ) {
     let mut daemon = world.setup.spawn().expect("starts");
-    // It listens before it reaches anything.
+    // HTTP is available before the first connection to a dependency.
     until_it_listens(&daemon).await;
     let reasons = readiness(&daemon, 503, words).await;
     assert_eq!(reasons[0], "starting", "{reasons:?}");
     alive(&daemon).await;
     let label = format!("dependency=\"{dependency}\"");
-    until(&mut daemon, "it is counted", |sample| {
+    until(&mut daemon, "two start delays are counted, and the daemon is not ready", |sample| {
         sample.count("twinsync_start_delays_total", &label) >= 2 && sample.sum("twinsync_ready", "") == 0.0
     })
     .await;
@@ -47,22 +47,22 @@ async fn waits<F: Future<Output = ()>>(
     world.equal().await;
     daemon.stop().await.expect("exit code 0");
     let log = world.log();
-    let waiting = log.lines().filter(|line| line.contains("the start waits for something that passes"));
+    let waiting = log.lines().filter(|line| line.contains("the start waits for a temporary error to end"));
     assert!(waiting.clone().all(|line| line.contains(" WARN ")) && waiting.count() >= 1, "{log}");
-    assert!(log.contains("the start goes on") && !log.contains(" ERROR "), "{log}");
+    assert!(log.contains("the start continues") && !log.contains(" ERROR "), "{log}");
 }
 
 async fn until_it_listens(daemon: &Daemon) {
     let started = Instant::now();
     while daemon.get("/livez").await.is_err() {
-        assert!(started.elapsed() < LIMIT, "it never listens: {}", daemon.log());
+        assert!(started.elapsed() < LIMIT, "timed out waiting until the daemon listens: {}", daemon.log());
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn event_hubs_that_is_away_is_waited_for() {
-    let world = World::with(Options::default(), PATIENT).await;
+    let world = World::with(Options::default(), LONG_GRACE_PERIOD).await;
     let broker = world.stack.broker();
     broker.go_down().await;
     let back = || async { broker.come_back().await.expect("the port is free") };
@@ -86,24 +86,24 @@ async fn event_hubs_that_hangs_is_waited_for() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn cosmos_db_that_is_away_is_waited_for() {
-    let world = World::with(Options::default(), PATIENT).await;
+    let world = World::with(Options::default(), LONG_GRACE_PERIOD).await;
     world.cosmos_is_away(true);
     waits(&world, "cosmos", "COSMOS_UNAVAILABLE", || async { world.cosmos_is_away(false) }).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn blob_storage_that_is_away_is_waited_for() {
-    let world = World::with(Options { azurite: true, ..Options::default() }, PATIENT).await;
+    let world = World::with(Options { azurite: true, ..Options::default() }, LONG_GRACE_PERIOD).await;
     let azurite = world.stack.azurite().expect("there is blob storage");
     azurite.stop().await.expect("stops");
     let back = || async { azurite.restart().await.expect("starts again") };
     waits(&world, "checkpoints", "BLOB_UNAVAILABLE", back).await;
-    assert!(!world.log().contains("sig="), "no signature in any output");
+    assert!(!world.log().contains("sig="), "a signature is in the log");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn several_that_are_away_are_all_told() {
-    let world = World::with(Options { azurite: true, ..Options::default() }, PATIENT).await;
+async fn all_dependencies_that_are_down_are_reported() {
+    let world = World::with(Options { azurite: true, ..Options::default() }, LONG_GRACE_PERIOD).await;
     let azurite = world.stack.azurite().expect("there is blob storage");
     azurite.stop().await.expect("stops");
     world.cosmos_is_away(true);
@@ -120,7 +120,7 @@ async fn several_that_are_away_are_all_told() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_iot_hub_that_is_away_keeps_nobody_from_starting() {
     let mut world = World::new().await;
-    // Bound and dropped: nobody listens there.
+    // The port is bound and released, so nothing listens on it.
     let address = std::net::TcpListener::bind("127.0.0.1:0")
         .and_then(|listener| listener.local_addr())
         .expect("a port");
@@ -139,7 +139,7 @@ async fn an_iot_hub_that_is_away_keeps_nobody_from_starting() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_role_that_takes_a_while_to_take_effect_is_waited_for() {
-    let world = World::with(Options::default(), PATIENT).await;
+    let world = World::with(Options::default(), LONG_GRACE_PERIOD).await;
     let faults = world.stack.broker().faults();
     faults.refuse_tokens_for(LIMIT);
     let daemon = world.setup.spawn().expect("starts");
@@ -155,8 +155,8 @@ async fn a_role_that_takes_a_while_to_take_effect_is_waited_for() {
     assert!(log.contains("ERROR") && log.contains("gives_up_in_seconds"), "{log}");
 }
 
-/// Runs the daemon with these settings until it ends by itself. It must not have ended before the grace was over, and its last
-/// line must name `code`.
+/// Runs the daemon with these settings until it ends by itself. It must not end before the grace period, and its last line
+/// must contain `code`.
 async fn given_up(world: &World, variables: &[(&str, &str)], code: &str) {
     const GRACE: Duration = Duration::from_secs(2);
     let mut command = world.setup.command();
@@ -202,19 +202,19 @@ async fn storage_that_refuses_or_lacks_the_container_ends_it_after_the_grace() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_to_stop_ends_the_waiting_at_once() {
-    let world = World::with(Options::default(), PATIENT).await;
+    let world = World::with(Options::default(), LONG_GRACE_PERIOD).await;
     world.cosmos_is_away(true);
     let daemon = world.setup.spawn().expect("starts");
     until_it_listens(&daemon).await;
     readiness(&daemon, 503, "COSMOS_UNAVAILABLE").await;
     let asked = Instant::now();
     daemon.stop().await.expect("exit code 0");
-    assert!(asked.elapsed() < Duration::from_secs(3), "{:?}", asked.elapsed());
+    assert!(asked.elapsed() < Duration::from_secs(3), "took {:?}", asked.elapsed());
 }
 
 const GROUP: &str = "twinsync";
 
-/// A world with a consumer group that can be deleted, and a daemon that reads it.
+/// A world with a consumer group that can be deleted, and a daemon that reads from it.
 async fn with_group(grace: &str) -> (World, Daemon) {
     let options = Options { consumer_groups: vec![GROUP.to_owned()], ..Options::default() };
     let settings =
@@ -234,14 +234,14 @@ async fn a_consumer_group_that_is_deleted_while_running_is_loud_and_ends_it_with
     world.stack.broker().faults().delete_group(&hub, GROUP).expect("exists");
     readiness(&daemon, 503, "EVENTHUBS_NOT_FOUND").await;
     alive(&daemon).await;
-    until(&mut daemon, "it shows in figures", |sample| {
+    until(&mut daemon, "the metrics show partitions that are down", |sample| {
         sample.sum("twinsync_partition_up", "") < 4.0
             && sample.count("twinsync_partition_rebuilds_total", "reason=\"not_found\"") >= 2
     })
     .await;
     let status = tokio::time::timeout(LIMIT, daemon.ended()).await.expect("it ends").expect("it ran");
     assert_eq!(status.code(), Some(1), "{}", world.log());
-    assert!(deleted.elapsed() >= Duration::from_secs(4), "not before: {:?}", deleted.elapsed());
+    assert!(deleted.elapsed() >= Duration::from_secs(4), "ended too early: {:?}", deleted.elapsed());
     let log = world.log();
     let last = log.lines().last().unwrap_or_default();
     assert!(last.starts_with("error: ") && last.contains("EVENTHUBS_NOT_FOUND"), "{log}");
@@ -264,7 +264,7 @@ async fn a_consumer_group_that_comes_back_in_time_is_read_on() {
     daemon.stop().await.expect("exit code 0");
 }
 
-/// What the operating system calls the filesystem of a directory, by the tool of everybody.
+/// The filesystem of a directory, by `stat`.
 fn filesystem(directory: &std::path::Path) -> String {
     let output = std::process::Command::new("stat").args(["-f", "-c", "%T"]).arg(directory).output();
     String::from_utf8_lossy(&output.expect("stat runs").stdout).trim().to_owned()
@@ -281,19 +281,19 @@ async fn directories_that_are_gone_with_the_container_are_warned_about_once_each
             assert_eq!(warnings.len(), 2, "{log}");
             assert!(warnings.iter().any(|line| line.contains("checkpoint.store = \"blob\"")), "{log}");
         }
-        // Whether this is a container or a machine: a disk lasts.
+        // Every other filesystem is taken for a disk, which survives a restart.
         _ => assert_eq!(warnings.len(), 0, "{log}"),
     }
-    // Memory never does, and is on every Linux.
+    // `/dev/shm` exists on every Linux and does not survive a restart.
     let memory = tempfile::tempdir_in("/dev/shm").expect("a directory");
     let setup =
         world.setup.clone().with_variable("TWINSYNC__DEAD_LETTERS__PATH", memory.path().join("letters"));
     setup.start().await.unwrap_or_else(|error| panic!("{error}")).stop().await.expect("exit code 0");
     let log = world.log();
-    assert!(log.contains("dead_letters.store = \"blob\"") && log.contains("memory, which is gone"), "{log}");
+    assert!(log.contains("dead_letters.store = \"blob\"") && log.contains("memory, which is lost"), "{log}");
 }
 
-/// The last line, which must be JSON and say why.
+/// The last output line, which must be JSON.
 async fn final_line(world: &World, variables: &[(&str, &str)]) -> serde_json::Value {
     let mut command = world.setup.command();
     command.env("TWINSYNC__TELEMETRY__LOG_FORMAT", "json").env("TWINSYNC__START__REFUSED_GRACE", "0s");
@@ -310,7 +310,7 @@ async fn final_line(world: &World, variables: &[(&str, &str)]) -> serde_json::Va
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn with_json_the_last_word_is_json_too() {
+async fn the_final_line_of_a_json_log_is_json() {
     let world = World::new().await;
     for (variable, value, code) in [
         ("TWINSYNC__COSMOS__CONTAINER", "twinz", "COSMOS_NOT_FOUND"),
@@ -322,7 +322,7 @@ async fn with_json_the_last_word_is_json_too() {
         assert!(last["message"].as_str().is_some_and(|message| message.contains(code)), "{last}");
         assert!(last["timestamp"].as_str().is_some_and(|time| time.ends_with('Z')), "{last}");
     }
-    // Nobody may switch it off.
+    // Log filters must not suppress it.
     let variables = [("TWINSYNC__TELEMETRY__LOG_FILTER", "off"), ("TWINSYNC__COSMOS__DATABASE", "elsewhere")];
     assert_eq!(final_line(&world, &variables).await["code"], "COSMOS_NOT_FOUND");
 }

@@ -1,4 +1,4 @@
-//! What a replica tells about itself, over HTTP and on the command line.
+//! The status of a replica, over HTTP and on the command line.
 
 use std::{
     process::{Command, Output},
@@ -29,7 +29,7 @@ async fn status(daemon: &Daemon) -> Value {
     serde_json::from_str(&text).expect("JSON")
 }
 
-/// Waits until the status is as wanted.
+/// Waits until the status satisfies `wanted`.
 pub(crate) async fn until(daemon: &Daemon, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
     let started = Instant::now();
     loop {
@@ -37,7 +37,7 @@ pub(crate) async fn until(daemon: &Daemon, what: &str, wanted: impl Fn(&Value) -
         if wanted(&found) {
             return found;
         }
-        assert!(started.elapsed() < LIMIT, "never: {what}: {found:#}");
+        assert!(started.elapsed() < LIMIT, "timed out waiting until {what}: {found:#}");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
@@ -53,7 +53,7 @@ async fn page_command_and_probe_agree_before_during_and_after_an_outage() {
     let in_step = |partition: &Value| {
         partition["ours"] == true && partition["lagEvents"] == 0 && partition["state"] == "receiving"
     };
-    let found = until(&daemon, "in step", |found| {
+    let found = until(&daemon, "the headline is good, and no partition has lag", |found| {
         let partitions = found["partitions"].as_array().expect("a list");
         found["headline"]["level"] == "good"
             && found["freshness"]["p99Seconds"].is_f64()
@@ -62,7 +62,7 @@ async fn page_command_and_probe_agree_before_during_and_after_an_outage() {
     })
     .await;
     assert!(found["decisions"]["applied"].as_u64().is_some_and(|applied| applied >= 20), "{found:#}");
-    assert_eq!(found["loss"]["seconds"], 86_400.0, "nothing waits: all of the retention is left");
+    assert_eq!(found["loss"]["seconds"], 86_400.0, "without lag the whole retention must be left");
     let token = &found["tokens"][0];
     assert!(
         token["scope"] == "eventhubs" && token["expires"].is_string() && token["failed"].is_null(),
@@ -80,7 +80,7 @@ async fn page_command_and_probe_agree_before_during_and_after_an_outage() {
     for number in 0..8 {
         world.apply(report(&format!("pump-{number}"), json!({"step": 1})));
     }
-    let found = until(&daemon, "blocked", |found| found["headline"]["level"] == "bad").await;
+    let found = until(&daemon, "the headline is bad", |found| found["headline"]["level"] == "bad").await;
     let headline = found["headline"]["text"].as_str().expect("a text");
     assert!(headline.starts_with("Blocked: the document store has not answered since "), "{headline}");
     let cosmos =
@@ -96,11 +96,14 @@ async fn page_command_and_probe_agree_before_during_and_after_an_outage() {
     let probe = ask(&daemon, &["healthcheck", "--ready"]);
     assert_eq!(probe.status.code(), Some(1));
     assert!(text(&probe).contains("the document store does not answer"), "{}", text(&probe));
-    assert!(ask(&daemon, &["healthcheck"]).status.success(), "a restart would not help");
+    assert!(
+        ask(&daemon, &["healthcheck"]).status.success(),
+        "liveness must not fail: a restart would not help"
+    );
 
     world.cosmos_is_away(false);
     world.equal().await;
-    until(&daemon, "in step again", |found| found["headline"]["level"] == "good").await;
+    until(&daemon, "the headline is good again", |found| found["headline"]["level"] == "good").await;
     assert!(ask(&daemon, &["status"]).status.success());
     let address = format!("http://{}", daemon.address());
     daemon.stop().await.expect("exit code 0");
@@ -135,12 +138,14 @@ async fn dead_letters_are_counted_where_they_are_stored_also_after_a_restart() {
     for body in [&b"[1]"[..], b"[2]", b"{"] {
         world.stack.broker().append(&hub, "pump", now(twin_change("pump", body))).expect("appended");
     }
-    crate::world::until(&mut daemon, "all are stored", |now| {
+    crate::world::until(&mut daemon, "the metric shows three dead letters", |now| {
         now.sum("twinsync_dead_letters_total", "") == 3.0
     })
     .await;
     let stored = |found: &Value| found["deadLetters"]["stored"].clone();
-    let found = until(&daemon, "they are counted", |found| stored(found)["count"] == 3).await;
+    let found =
+        until(&daemon, "the status shows three stored dead letters", |found| stored(found)["count"] == 3)
+            .await;
     let stored_now = stored(&found);
     assert_eq!((&stored_now["more"], &stored_now["read"]), (&json!(false), &json!(3)), "{stored_now:#}");
     let by_reason = stored_now["byReason"].as_object().expect("reasons");
@@ -149,7 +154,7 @@ async fn dead_letters_are_counted_where_they_are_stored_also_after_a_restart() {
     daemon.stop().await.expect("exit code 0");
 
     let daemon = world.start().await;
-    // A single look waits until it is told.
+    // A single call waits until the dead letters are counted.
     let shown = text(&ask(&daemon, &["status"]));
     assert!(shown.contains("3 stored, the oldest ") && shown.contains("0 since the start"), "{shown}");
     daemon.stop().await.expect("exit code 0");

@@ -1,5 +1,5 @@
-//! Tokens of Event Hubs that expire while nobody can renew them: the adapter and the loop of a partition against the
-//! broker, over sockets.
+//! Event Hubs tokens that expire while they cannot be renewed: the adapter and the receive loop of a partition with
+//! the broker, over sockets.
 
 use std::{
     sync::{
@@ -39,14 +39,16 @@ use twinsync::{
 use crate::world::LIMIT;
 
 const HUB: &str = "twin-changes";
-/// Long enough for the SDK to try a renewal, which it does 15 to 25 seconds after it got a token as short as this.
+/// The lifetime of a token. Long enough for the SDK's attempts of a renewal, which start 15 to 25 seconds after it
+/// got such a short token.
 const LIFE: Duration = Duration::from_secs(29);
-/// The token service says that tokens end earlier than the broker thinks, so that it shows who is first to act.
+/// The tokens are valid for longer at the broker than the token service says. So the client must act before the
+/// broker does.
 const LEEWAY: Duration = Duration::from_secs(4);
-/// How long no token can be had after the expiry.
+/// How long the token service stays down after the expiry.
 const OUTAGE_AFTER: Duration = Duration::from_secs(3);
 
-/// A token service that works or does not.
+/// A token service with outages.
 #[derive(Debug, Default)]
 struct TokenService {
     away: AtomicBool,
@@ -71,7 +73,7 @@ impl TokenCredential for TokenService {
     }
 }
 
-/// Appends a numbered event every 20 ms, until told to stop; how many there are.
+/// Appends a numbered event every 20 ms until `stop`. Returns the number of events.
 async fn load(broker: Broker, stop: CancellationToken) -> u64 {
     let mut events = 0;
     while !stop.is_cancelled() {
@@ -83,12 +85,12 @@ async fn load(broker: Broker, stop: CancellationToken) -> u64 {
     events
 }
 
-/// Numbers of the events in the order of their arrival, each with the time of it.
+/// The numbers of the events in order of arrival, with the time of arrival.
 async fn collect(mut batches: mpsc::Receiver<Vec<Intake>>) -> Vec<(u64, Instant)> {
     let mut arrived = Vec::new();
     while let Some(batch) = batches.recv().await {
         for intake in batch {
-            let Intake::DeadLetter { origin, .. } = intake else { panic!("a number is no twin") };
+            let Intake::DeadLetter { origin, .. } = intake else { panic!("a number was decoded as a twin") };
             let number = std::str::from_utf8(&origin.message.body).expect("text").parse().expect("a number");
             arrived.push((number, Instant::now()));
         }
@@ -103,7 +105,7 @@ fn rebuilds(metrics: &Metrics, reason: &str) -> u64 {
 async fn until(what: &str, condition: impl Fn() -> bool) {
     let started = Instant::now();
     while !condition() {
-        assert!(started.elapsed() < LIMIT, "never: {what}");
+        assert!(started.elapsed() < LIMIT, "timed out waiting until {what}");
         sleep(Duration::from_millis(5)).await;
     }
 }
@@ -154,39 +156,48 @@ async fn a_token_that_nobody_could_renew_costs_a_new_client_at_its_expiry_and_no
     let running = tokio::spawn(partition.run(stop.clone()));
 
     let counters = || broker.faults().counters();
-    until("receiving", || counters().delivered > 0).await;
+    until("the first event is delivered", || counters().delivered > 0).await;
     let begun = Instant::now();
     assert_eq!(tokens.issued.load(Ordering::SeqCst), 1);
     tokens.away.store(true, Ordering::SeqCst);
-    until("a new client", || rebuilds(&metrics, "reason=\"token_expired\"") == 1).await;
+    until("the rebuild after the expired token is counted", || {
+        rebuilds(&metrics, "reason=\"token_expired\"") == 1
+    })
+    .await;
     let expired = begun.elapsed();
     let (tried, at_expiry) = (tokens.refused.load(Ordering::SeqCst), counters());
-    assert!(expired > LIFE - Duration::from_secs(1) && expired < LIFE + LEEWAY / 2, "{expired:?}");
-    assert!(tried >= 4, "renewal was tried, and failed: {tried}");
-    assert_eq!((at_expiry.put_tokens, at_expiry.attaches), (1, 1), "the broker saw nothing of it");
+    assert!(
+        expired > LIFE - Duration::from_secs(1) && expired < LIFE + LEEWAY / 2,
+        "expired after {expired:?}"
+    );
+    assert!(tried >= 4, "too few attempts to renew the token: {tried}");
+    assert_eq!((at_expiry.put_tokens, at_expiry.attaches), (1, 1), "the broker must see no attempt");
     let expired = Instant::now();
 
-    sleep(OUTAGE_AFTER).await; // an outage has a length
+    sleep(OUTAGE_AFTER).await; // the outage has a fixed length
     tokens.away.store(false, Ordering::SeqCst);
     let back = Instant::now();
-    until("receiving again", || counters().attaches == 2 && counters().delivered > at_expiry.delivered).await;
+    until("the second client has received an event", || {
+        counters().attaches == 2 && counters().delivered > at_expiry.delivered
+    })
+    .await;
     let recovery = back.elapsed();
     let rebuilt = rebuilds(&metrics, "");
     end_of_load.cancel();
     let appended = loading.await.expect("no panic");
     let repeated = counters().delivered.saturating_sub(appended);
-    until("everything", || counters().delivered >= appended).await;
+    until("all events are delivered", || counters().delivered >= appended).await;
     source.close().await;
-    sleep(Duration::from_millis(300)).await; // what is delivered arrives
+    sleep(Duration::from_millis(300)).await; // the time for events that were already delivered
     stop.cancel();
     running.await.expect("no panic").expect("nothing to decide");
     let arrived = arriving.await.expect("no panic");
 
     let numbers: Vec<_> = arrived.iter().map(|(number, _)| *number).collect();
-    assert_eq!(numbers, (0..appended).collect::<Vec<_>>(), "each of them once, in their order");
+    assert_eq!(numbers, (0..appended).collect::<Vec<_>>(), "each event must arrive once and in order");
     let last_before = arrived.iter().rfind(|(_, at)| *at <= expired).expect("some came before").1;
-    assert!(expired - last_before < Duration::from_secs(1), "events arrived until the expiry");
-    assert_eq!(counters().put_tokens, 2, "one per client: no storm");
+    assert!(expired - last_before < Duration::from_secs(1), "events must arrive until the expiry");
+    assert_eq!(counters().put_tokens, 2, "each client must send one token");
     println!(
         "fault: token renewal fails around the expiry | injected: {tried} refused requests before it, {} after | events \
          in: {appended} | delivered again: {repeated} | {rebuilt} rebuilds, {} put-tokens | receiving {:.2} s after its end",

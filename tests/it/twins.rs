@@ -1,4 +1,4 @@
-//! Single twins over HTTP: a change is read right after it was made, from whichever replica, and nobody reads without the token.
+//! Single twins over HTTP: a change can be read right after it was made, from every replica, and only with the token.
 
 use std::{
     collections::BTreeSet,
@@ -23,15 +23,15 @@ use crate::{
     world::{LIMIT, World, create, device, report, until},
 };
 
-/// What requests show.
+/// The token of the requests.
 pub(crate) const TOKEN: &str = "5f4dcc3b5aa765d61d8327deb882cf99-integration";
 
-/// TOML that switches reading on.
+/// TOML that switches on reading.
 pub(crate) fn with_token() -> String {
     format!("[http]\ntoken = \"{TOKEN}\"\n")
 }
 
-/// Everything that IoT Hub allows in an id.
+/// All characters that IoT Hub allows in an id.
 const ODD: &str = "A-z0.9:+%_#*?!(),=@$'";
 /// The same in a path.
 const ODD_ENCODED: &str = "A-z0.9:+%25_%23*%3F!(),=@$'";
@@ -42,14 +42,14 @@ async fn ask(daemon: &Daemon, path: &str) -> (u16, Value) {
     (answer.status().as_u16(), answer.json().await.expect("JSON"))
 }
 
-/// The document, where it is there.
+/// The body of a request for a twin that must be found.
 pub(crate) async fn found(daemon: &Daemon, path: &str) -> Value {
     let (status, body) = ask(daemon, path).await;
     assert_eq!(status, 200, "{path}: {body:#}");
     body
 }
 
-/// Performs an operation and says which version the twin has then.
+/// Performs an operation and returns the twin's version after it.
 fn apply(world: &World, operation: Operation) -> u64 {
     let applied =
         world.stack.hub().apply(&operation).unwrap_or_else(|error| panic!("{operation:?}: {error:?}"));
@@ -62,8 +62,10 @@ async fn units(daemon: &mut Daemon) -> f64 {
 }
 
 async fn waits(daemon: &mut Daemon, waiters: u64) {
-    until(daemon, &format!("{waiters} wait"), |sample| sample.count("twinsync_twin_waiters", "") == waiters)
-        .await;
+    until(daemon, &format!("{waiters} requests wait"), |sample| {
+        sample.count("twinsync_twin_waiters", "") == waiters
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -92,7 +94,7 @@ async fn a_change_is_read_right_after_it_was_made_whatever_the_ids() {
             version = apply(&world, Operation::Report { id: id.clone(), patch: json!({"step": step}) });
         }
         println!("{path}: read within {slowest:?}");
-        // By the version of a section, as devices know it.
+        // By the version of a section, which devices know.
         let body = found(&daemon, &format!("{path}?min_reported_version=21&wait=20s")).await;
         assert_eq!((&body["reportedVersion"], &body["desiredVersion"]), (&json!(21), &json!(1)), "{body:#}");
         let twin = world.stack.hub().twin(id).expect("there");
@@ -100,14 +102,14 @@ async fn a_change_is_read_right_after_it_was_made_whatever_the_ids() {
         assert_eq!(
             (&body["device"], &body["hub"]),
             (&json!(ODD), &json!("devkit-hub")),
-            "found out by itself"
+            "the only hub must be the default"
         );
     }
     let spent = units(&mut daemon).await;
     println!("request units for 42 reads: {spent}");
     assert!(
         spent > 42.0 && spent < 42.0 * 12.0,
-        "what is written here is not looked for again and again: {spent}"
+        "a write of the same replica must not cost repeated reads: {spent}"
     );
     let sample = daemon.sample().await.expect("metrics");
     assert_eq!(sample.count("twinsync_twin_reads_total", "outcome=\"found\""), 42);
@@ -123,12 +125,16 @@ async fn what_is_not_there_is_told_from_what_is_late_deleted_or_created_anew() {
     let began = Instant::now();
     let (status, body) = ask(&daemon, "/nobody?min_version=1&wait=500ms").await;
     assert_eq!((status, &body["state"]), (504, &json!("absent")), "{body:#}");
-    assert!((500..5_000).contains(&began.elapsed().as_millis()), "{:?}", began.elapsed());
+    assert!((500..5_000).contains(&began.elapsed().as_millis()), "took {:?}", began.elapsed());
 
     let version = apply(&world, create("pump"));
     found(&daemon, &format!("/pump?min_version={version}&wait=20s")).await;
     let (status, body) = ask(&daemon, "/pump?min_version=1000&wait=300ms").await;
-    assert_eq!((status, &body["version"]), (504, &json!(version)), "with what there is: {body:#}");
+    assert_eq!(
+        (status, &body["version"]),
+        (504, &json!(version)),
+        "the answer must contain the present version: {body:#}"
+    );
     assert_eq!(body["document"]["deviceId"], "pump");
     assert!(body["waitedSeconds"].as_f64().is_some_and(|waited| (0.3..5.0).contains(&waited)), "{body:#}");
 
@@ -145,9 +151,13 @@ async fn what_is_not_there_is_told_from_what_is_late_deleted_or_created_anew() {
     let ended = deleted["sync"]["incarnation"]["ended"].as_str().expect("a time").to_owned();
     assert!(deleted["sync"]["summary"].as_str().is_some_and(|text| text.contains(&ended)), "{deleted:#}");
     let (status, body) = ask(&daemon, "/pump?min_version=1&wait=300ms").await;
-    assert_eq!((status, &body["state"]), (504, &json!("deleted")), "it may be created again: {body:#}");
+    assert_eq!(
+        (status, &body["state"]),
+        (504, &json!("deleted")),
+        "a deleted twin may be created again: {body:#}"
+    );
 
-    // Created anew while somebody waits, its version begins anew: a time says which life is meant.
+    // The twin is created again while a request waits, so its versions start again. `min_time` says which incarnation is meant.
     let path = format!("/pump?min_version=2&min_time={ended}&wait=20s");
     let waiting = async { found(&daemon, &path).await };
     let creating = async { apply(&world, create("pump")) };
@@ -190,7 +200,7 @@ async fn nobody_reads_without_the_token_and_guesses_are_noticed() {
     assert_eq!(sample.count("twinsync_twin_reads_unauthorized_total", "reason=\"no_token\""), 1);
     let log = world.log();
     let lines = log.lines().filter(|line| line.contains("its token is not that of http.token")).count();
-    assert!((1..10).contains(&lines), "told, and not fifty times: {lines}");
+    assert!((1..10).contains(&lines), "not one to nine lines: {lines}");
     assert!(log.contains("127.0.0.1") && !log.contains("guess-") && !log.contains(TOKEN), "{log}");
     daemon.stop().await.expect("exit code 0");
 }
@@ -203,7 +213,7 @@ async fn every_replica_answers_for_what_any_of_them_writes() {
     let mut a = replicas::start(&first).await;
     let mut b = replicas::start(&second).await;
     for daemon in [&mut a, &mut b] {
-        until(daemon, "the partitions are shared", |sample| {
+        until(daemon, "each replica owns two partitions", |sample| {
             sample.count("twinsync_partitions_owned", "") == 2
         })
         .await;
@@ -222,7 +232,7 @@ async fn every_replica_answers_for_what_any_of_them_writes() {
     }
     for daemon in [&mut a, &mut b] {
         let sample = daemon.sample().await.expect("metrics");
-        assert!(sample.count("twinsync_writes_total", "outcome=\"written\"") > 0, "both wrote some of them");
+        assert!(sample.count("twinsync_writes_total", "outcome=\"written\"") > 0, "a replica wrote nothing");
         assert_eq!(sample.count("twinsync_twin_reads_total", "outcome=\"found\""), 24);
         println!("request units: {}", units(daemon).await);
     }
@@ -256,9 +266,9 @@ async fn a_store_that_is_away_is_told_and_comes_back_to_those_who_wait() {
         assert_eq!((status, &body["state"]), (503, &json!("unknown")), "{body:#}");
         assert!(
             body["error"].as_str().is_some_and(|error| error.contains("503")),
-            "the store's reason: {body:#}"
+            "the store's reason is missing: {body:#}"
         );
-        assert!(asked.elapsed() < Duration::from_secs(8), "{:?}", asked.elapsed());
+        assert!(asked.elapsed() < Duration::from_secs(8), "took {:?}", asked.elapsed());
     }
     let version = apply(&world, report("pump", json!({"step": 1})));
     let path = format!("/pump?min_version={version}&wait=30s");
@@ -272,7 +282,7 @@ async fn a_store_that_is_away_is_told_and_comes_back_to_those_who_wait() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_goes_away_waits_no_more_and_a_stop_ends_every_wait() {
+async fn a_closed_connection_ends_its_wait_and_a_stop_ends_every_wait() {
     let world = World::with(Options::default(), &with_token()).await;
     let mut daemon = world.start().await;
     let url = format!("http://{}/api/twins/nobody?min_version=1&wait=30s", daemon.address());
@@ -299,7 +309,7 @@ async fn who_goes_away_waits_no_more_and_a_stop_ends_every_wait() {
         assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
         assert!(answer.text().await.expect("a text").contains("stopping"));
     }
-    assert!(asked.elapsed() < Duration::from_secs(5), "{:?}", asked.elapsed());
+    assert!(asked.elapsed() < Duration::from_secs(5), "took {:?}", asked.elapsed());
     assert!(daemon.ended().await.expect("ends").success());
 }
 
@@ -312,21 +322,25 @@ async fn the_hubs_twin_is_compared_where_somebody_asks_for_it() {
     let body = found(&daemon, &path).await;
     assert_eq!(body["comparison"]["outcome"], "equal", "{body:#}");
     assert_eq!(body["comparison"]["twin"]["deviceId"], "pump");
-    assert!(found(&daemon, "/pump").await["comparison"].is_null(), "nobody is asked unasked");
+    assert!(found(&daemon, "/pump").await["comparison"].is_null(), "the hub must only be asked on request");
     bench.alter("pump", |document| document["tags"]["<script>"] = json!("by hand")).await;
     let body = found(&daemon, "/pump?compare=true").await;
     assert_eq!(body["comparison"]["outcome"], "different", "{body:#}");
     let expected = json!([{"path": "/tags/<script>", "stored": "by hand", "hub": null}]);
     assert_eq!(body["comparison"]["differences"], expected, "{body:#}");
     let (status, body) = ask(&daemon, "/nobody?compare=true").await;
-    assert_eq!((status, &body["comparison"]["outcome"]), (404, &json!("equal")), "neither has it: {body:#}");
+    assert_eq!(
+        (status, &body["comparison"]["outcome"]),
+        (404, &json!("equal")),
+        "neither the hub nor the copy has the twin: {body:#}"
+    );
     bench.were_there(&[create("older")]);
     let (status, body) = ask(&daemon, "/older?compare=true").await;
     assert_eq!((status, &body["comparison"]["outcome"]), (404, &json!("missing")), "{body:#}");
     let sample = daemon.sample().await.expect("metrics");
     assert_eq!(sample.count("twinsync_registry_calls_total", "purpose=\"request\""), 4);
 
-    // A hub that throttles or hangs is told within a limit; the document is shown all the same.
+    // If the hub throttles or hangs, the answer comes in time without a comparison.
     for (trouble, hint) in [
         (FaultKind::Answer { status: 429, retry_after_seconds: Some(2) }, "429"),
         (FaultKind::Hang, "no answer"),
@@ -337,7 +351,7 @@ async fn the_hubs_twin_is_compared_where_somebody_asks_for_it() {
         let comparison = &body["comparison"];
         assert_eq!(comparison["outcome"], "unknown", "{body:#}");
         assert!(comparison["text"].as_str().is_some_and(|text| text.contains(hint)), "{comparison:#}");
-        assert!(asked.elapsed() < Duration::from_secs(12), "{:?}", asked.elapsed());
+        assert!(asked.elapsed() < Duration::from_secs(12), "took {:?}", asked.elapsed());
         bench.world.stack.registry().set_faults(Faults::default()).expect("valid");
     }
     daemon.stop().await.expect("exit code 0");
@@ -354,7 +368,7 @@ async fn a_flag_is_explained_and_repaired_for_whoever_waits_for_that() {
     apply(&bench.world, report("pump", json!({"lost": 1})));
     bench.world.stack.hub().set_delivery_faults(DeliveryFaults::default());
     let version = apply(&bench.world, report("pump", json!({"seen": 2})));
-    // A repair waits for two seconds, so the flag is seen first.
+    // A repair starts after two seconds, so the first answer is flagged.
     let body = found(&daemon, &format!("/pump?min_version={version}&wait=20s")).await;
     assert_eq!(
         (&body["sync"]["flagged"], &body["sync"]["reasons"][0]["kind"]),
@@ -407,7 +421,10 @@ async fn with_several_hubs_the_one_that_is_meant_is_named() {
         let body = found(&daemon, &path).await;
         assert_eq!(body["document"]["tags"]["of"], name, "{body:#}");
         assert_eq!(body["hub"], name.to_lowercase());
-        assert_eq!(body["comparison"]["outcome"], "equal", "of its own hub: {body:#}");
+        assert_eq!(
+            body["comparison"]["outcome"], "equal",
+            "the twin must be compared with its own hub: {body:#}"
+        );
     }
     daemon.stop().await.expect("exit code 0");
 }

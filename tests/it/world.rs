@@ -1,4 +1,4 @@
-//! A local Azure, a place for one daemon's files, and the comparison.
+//! A local Azure, the files of one daemon, and the comparison of documents with twins.
 
 use std::{
     path::Path,
@@ -15,15 +15,15 @@ use devkit::{
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// How long anything that is waited for may take.
+/// Time limit of every wait.
 pub(crate) const LIMIT: Duration = Duration::from_secs(90);
-/// How often it is looked at.
-const LOOK: Duration = Duration::from_millis(50);
+/// Interval of polls.
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 /// The binary under test.
 pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_twinsync");
 
-/// Everything outside the daemon.
+/// The environment of a daemon.
 pub(crate) struct World {
     pub(crate) stack: Stack,
     pub(crate) directory: TempDir,
@@ -31,7 +31,7 @@ pub(crate) struct World {
 }
 
 impl World {
-    /// With the defaults.
+    /// With default options.
     pub(crate) async fn new() -> Self {
         Self::with(Options::default(), "").await
     }
@@ -45,7 +45,7 @@ impl World {
         Self { setup: setup.expect("configuration is written"), stack, directory }
     }
 
-    /// Other TOML for the daemon's next start.
+    /// Sets other TOML for the daemon's next start.
     pub(crate) fn configure(&mut self, more: &str) {
         let setup = Setup::new(Path::new(PROGRAM), self.directory.path(), self.stack.endpoints(), more);
         self.setup = setup.expect("configuration is written");
@@ -55,7 +55,7 @@ impl World {
         self.setup.start().await.unwrap_or_else(|error| panic!("{error}"))
     }
 
-    /// Cosmos DB answers every request with 503, until it is told otherwise.
+    /// Sets whether Cosmos DB answers every request with 503.
     pub(crate) fn cosmos_is_away(&self, away: bool) {
         let faults = devkit::cosmos::Faults { outage: away, ..Default::default() };
         self.stack.cosmos().set_faults(faults).expect("valid");
@@ -66,7 +66,7 @@ impl World {
         self.stack.hub().apply(&operation).unwrap_or_else(|error| panic!("{operation:?}: {error:?}"));
     }
 
-    /// A fleet with duplicates and ordered replays; between its phases the daemon catches up.
+    /// Runs a fleet with duplicates and ordered replays. Between the phases the daemon catches up.
     pub(crate) async fn fleet(&self, plan: Plan) {
         self.replays(plan.seed);
         let fleet = self.stack.fleet();
@@ -82,13 +82,13 @@ impl World {
         }
     }
 
-    /// Duplicates and ordered replays on every stream from here on.
+    /// From here on every stream has duplicates and ordered replays.
     pub(crate) fn replays(&self, seed: u64) {
         let faults = DeliveryFaults { seed, duplicate: 0.05, replay: 0.05, ..DeliveryFaults::default() };
         self.stack.hub().set_delivery_faults(faults);
     }
 
-    /// Waits until no document differs from its twin, and none is flagged.
+    /// Waits until no document differs from its twin and none is flagged.
     pub(crate) async fn equal(&self) -> Report {
         let started = Instant::now();
         loop {
@@ -97,21 +97,21 @@ impl World {
                 return report;
             }
             assert!(started.elapsed() < LIMIT, "{report}");
-            tokio::time::sleep(LOOK).await;
+            tokio::time::sleep(POLL_INTERVAL).await;
         }
     }
 
-    /// Waits until no document differs from its twin. Those of twins whose events became dead letters may be flagged.
+    /// Waits until no document differs from its twin. Documents may be flagged, as after dead letters.
     pub(crate) async fn same(&self) -> Report {
         self.report_where(Report::is_equal).await
     }
 
-    /// Waits until so many documents are flagged.
+    /// Waits until this number of documents is flagged.
     pub(crate) async fn flagged(&self, count: u64) -> Report {
         self.report_where(|report| report.flagged == count).await
     }
 
-    /// Waits until this device is none of those that differ, whatever became of others.
+    /// Waits until the document of this device equals its twin. Others may differ.
     pub(crate) async fn equal_or_flagged(&self, device: &str) -> Report {
         self.report_where(|report| report.differences.iter().all(|found| found.device_id != device)).await
     }
@@ -124,16 +124,16 @@ impl World {
                 return report;
             }
             assert!(started.elapsed() < LIMIT, "{report}\n{}", self.log());
-            tokio::time::sleep(LOOK).await;
+            tokio::time::sleep(POLL_INTERVAL).await;
         }
     }
 
-    /// Events that lie in the broker, of both streams.
+    /// Number of events that were appended to both streams.
     pub(crate) fn appended(&self) -> u64 {
         self.stack.appended().expect("hubs exist")
     }
 
-    /// What the daemons have logged.
+    /// The log of all daemons so far.
     pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(self.directory.path().join("log")).unwrap_or_default()
     }
@@ -165,8 +165,8 @@ pub(crate) async fn until(
         if condition(&sample) {
             return;
         }
-        assert!(started.elapsed() < LIMIT, "never: {what}\n{}", daemon.log());
-        tokio::time::sleep(LOOK).await;
+        assert!(started.elapsed() < LIMIT, "timed out waiting until {what}\n{}", daemon.log());
+        tokio::time::sleep(POLL_INTERVAL).await;
     }
 }
 

@@ -1,5 +1,5 @@
-//! How events get from the hub to us: at least once, in order within a stream, streams against each other in
-//! any way; and what may go wrong with them.
+//! How events get from the hub to the daemon: at least once, in order within a stream, in any order between
+//! streams. Also faults of the delivery.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -40,14 +40,14 @@ impl Random {
     }
 }
 
-/// How the two streams arrive.
+/// The order in which the two streams are delivered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Order {
     OneStream,
     LifecycleFirst,
     ChangesFirst,
     Interleaved,
-    /// Each twin's streams by themselves: its modules may lie in other partitions than a device.
+    /// Each twin has its own streams, because modules may be in other partitions than their device.
     Scattered,
 }
 
@@ -77,7 +77,7 @@ pub(crate) fn deliver(random: &mut Random, events: &[TwinEvent], order: Order) -
             let mut streams: Vec<_> = streams.into_values().collect();
             std::iter::from_fn(|| {
                 streams.retain(|stream| !stream.is_empty());
-                // Squared: some are far behind the others.
+                // The square prefers the first streams, so some streams lag far behind.
                 let (many, dice) = (streams.len() as u64, random.below(1 << 10));
                 streams.get_mut(((dice * dice * many) >> 20) as usize)?.pop_front()
             })
@@ -87,7 +87,7 @@ pub(crate) fn deliver(random: &mut Random, events: &[TwinEvent], order: Order) -
         Order::ChangesFirst => [changes, lifecycle].concat(),
         Order::Interleaved => {
             let (mut left, mut right) = (lifecycle.into_iter().peekable(), changes.into_iter().peekable());
-            // Some histories switch often, some hold one stream back for long.
+            // Some histories switch often between the streams, some hold one stream back for long.
             let left_percent = [10, 50, 90][random.below(3) as usize];
             std::iter::from_fn(|| match (left.peek(), right.peek()) {
                 (Some(_), None) => left.next(),
@@ -115,7 +115,7 @@ fn replayed(random: &mut Random, events: Vec<TwinEvent>) -> Vec<TwinEvent> {
     delivered
 }
 
-/// Packs runs of a twin's patches into one event with the last version, as the hub may.
+/// Coalesces runs of a twin's patches into one event with the last version, as the hub may do.
 pub(crate) fn coalesced(random: &mut Random, events: Vec<TwinEvent>) -> Vec<TwinEvent> {
     let mut packed: Vec<TwinEvent> = Vec::new();
     for event in events {
@@ -134,7 +134,7 @@ pub(crate) fn coalesced(random: &mut Random, events: Vec<TwinEvent>) -> Vec<Twin
     packed
 }
 
-/// The patch that does what both do.
+/// The patch that has the effect of both.
 pub(crate) fn one_after_the_other(earlier: &Patch, later: &Patch) -> Patch {
     let mut both = earlier.sections();
     compose(&mut both, &later.sections());
@@ -163,7 +163,8 @@ fn compose(sum: &mut Sections, patch: &Sections) {
     }
 }
 
-/// Loses about one change in six, but never the last event of a twin: nothing could tell of that.
+/// Loses about one change in six, but never the last event of a twin, because no later event could show that
+/// loss.
 pub(crate) fn with_losses(random: &mut Random, events: Vec<TwinEvent>) -> Vec<TwinEvent> {
     let last: BTreeMap<_, _> =
         events.iter().enumerate().map(|(index, event)| (event.key.clone(), index)).collect();

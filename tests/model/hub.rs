@@ -1,7 +1,7 @@
-//! A reference IoT Hub with one device and its modules: what the truth is, and which events tell of it.
+//! A reference IoT Hub with one device and its modules: their twins and the events about them.
 //!
-//! Nothing of the product is in it: a property is a node that carries its own stamp, so that `$metadata` needs no upkeep, and
-//! times are written by hand, as the service writes them.
+//! It shares no code with the product. A property is a node with its own timestamp, so `$metadata` is computed from the nodes. Times
+//! are formatted by hand, as the service formats them.
 
 use std::collections::BTreeMap;
 
@@ -29,28 +29,29 @@ pub(crate) const START: i64 = 1_924_992_000 * SECOND;
 /// How clients and clocks of a hub behave.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Nature {
-    /// Modules that the device may have.
+    /// Number of modules that the device may have.
     pub(crate) modules: u64,
-    /// Whether identities go and come again.
+    /// Whether twins are deleted and created again.
     pub(crate) deletes: bool,
-    /// Ticks from one operation to the next.
+    /// Minimum and maximum ticks between two operations.
     pub(crate) pace: (i64, i64),
-    /// Ticks by which the clocks differ that stamp operations.
+    /// Maximum difference in ticks of the clocks that timestamp operations.
     pub(crate) skew: i64,
-    /// Whether identities come and go at moments that all clocks can tell from those of other operations.
+    /// Whether creations and deletions are further from other operations than the clocks differ.
     pub(crate) apart: bool,
-    /// Whether a device that was deleted is created again at once, before all clocks can tell the two moments apart.
+    /// Whether a deleted device is created again within the difference of the clocks.
     pub(crate) hasty: bool,
-    /// Percent of changes that are stamped an hour ahead.
+    /// Percentage of changes whose timestamp is an hour ahead.
     pub(crate) future: u64,
-    /// Percent of events without a time of their own: the time they were enqueued at stands in.
+    /// Percentage of events without their own time. The time at which they were enqueued is used instead.
     pub(crate) enqueued: u64,
-    /// Whether replacements leave tags out that they have emptied, or that they have left alone: nobody has seen one.
+    /// Whether replacements omit tags that they have emptied or left unchanged. No real replacement like this has been
+    /// observed.
     pub(crate) terse: bool,
 }
 
 impl Nature {
-    /// A device alone, a second or more from one operation to the next, one clock.
+    /// One device without modules, one clock, and a second or more between operations.
     pub(crate) const PLAIN: Self = Self {
         modules: 0,
         deletes: true,
@@ -68,7 +69,7 @@ fn ends_a_device(event: &TwinEvent) -> bool {
     event.change == Change::Deleted && !event.key.is_module()
 }
 
-/// When, in which version of its section, and by what a property was written.
+/// When a property was written, in which version of its section, and by which rollout.
 #[derive(Debug, Clone, PartialEq)]
 struct Stamp {
     at: String,
@@ -97,10 +98,10 @@ struct Section {
     version: i64,
 }
 
-/// A twin as the hub holds it.
+/// A twin in the hub.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Truth {
-    /// Counts the twins that ever were.
+    /// Number of the twin among all that were created.
     pub(crate) incarnation: u64,
     version: i64,
     tags: Level,
@@ -108,7 +109,7 @@ pub(crate) struct Truth {
     reported: Section,
 }
 
-/// The hub: its twins, its clock, and what it told so far.
+/// The hub: its twins, its clock, and the events so far.
 pub(crate) struct Hub {
     random: Random,
     device: TwinKey,
@@ -116,7 +117,7 @@ pub(crate) struct Hub {
     pub(crate) now: i64,
     /// How far ahead the clock of each machine is that performs operations.
     machines: [i64; 3],
-    /// Whether modules of a deleted device get events of their own.
+    /// Whether modules of a deleted device get delete events of their own.
     tells_of_modules: bool,
     created: u64,
     pub(crate) twins: BTreeMap<TwinKey, Truth>,
@@ -135,7 +136,7 @@ impl Hub {
         Self::of(key(), seed, nature)
     }
 
-    /// The hub as far as it is about this device.
+    /// A hub with this device only.
     pub(crate) fn of(device: TwinKey, seed: u64, nature: Nature) -> Self {
         let mut random = Random::new(seed);
         let mut ahead = || if nature.skew == 0 { 0 } else { random.between(0, nature.skew) };
@@ -154,7 +155,7 @@ impl Hub {
         }
     }
 
-    /// The device and its modules, there or not.
+    /// The keys of the device and its modules, whether they exist or not.
     pub(crate) fn keys(&self) -> Vec<TwinKey> {
         let modules = (1..=self.nature.modules).map(|number| {
             let TwinKey { hub, device, .. } = self.device.clone();
@@ -168,7 +169,7 @@ impl Hub {
         self.twins.get(&self.device)
     }
 
-    /// Lets `operations` happen.
+    /// Performs random operations.
     pub(crate) fn live(&mut self, operations: usize) {
         for _ in 0..operations {
             let pace = match self.nature.hasty && self.events.last().is_some_and(ends_a_device) {
@@ -185,7 +186,7 @@ impl Hub {
             let dice = self.random.below(100);
             let identity = self.twins.get(&key).is_none_or(|_| self.nature.deletes && dice < 15);
             let around = if self.nature.apart { self.nature.skew + 150 * MILLISECOND } else { 0 };
-            // They never come and go within one tick of any clock.
+            // Creations and deletions are at least one tick of every clock apart.
             self.now += i64::from(identity) * (1 + if hurries { 0 } else { around });
             match self.twins.remove(&key) {
                 None => self.create(key),
@@ -198,17 +199,18 @@ impl Hub {
         }
     }
 
-    /// It is at least so late.
+    /// Sets the clock to `now` unless it is later already.
     pub(crate) fn advance_to(&mut self, now: i64) {
         self.now = self.now.max(now);
     }
 
-    /// Lets nothing happen for a while.
+    /// Lets time pass without operations.
     pub(crate) fn rest(&mut self, ticks: i64) {
         self.now += ticks;
     }
 
-    /// The hub fails over and has forgotten the last few operations, which it had told of; returns the twins as they were.
+    /// The hub fails over: it forgets its last operations, whose events are sent already. Returns the twins from before the
+    /// failover.
     pub(crate) fn fail_over(&mut self) -> BTreeMap<TwinKey, Truth> {
         let back = usize::try_from(self.random.between(1, 4)).expect("small");
         let before = self.twins.clone();
@@ -220,12 +222,12 @@ impl Hub {
         before
     }
 
-    /// What a point read of the device answers now.
+    /// The current answer to a point read of the device.
     pub(crate) fn get(&mut self) -> TwinEvent {
         self.get_twin(&self.device.clone())
     }
 
-    /// What a point read answers now. HTTP tells whole seconds, by a clock of its own; all clocks differ by less than the
+    /// The current answer to a point read. HTTP has whole seconds of a clock of its own. All clocks differ by less than the
     /// tolerance.
     pub(crate) fn get_twin(&mut self, key: &TwinKey) -> TwinEvent {
         self.now += self.random.between(0, 200) * MILLISECOND;
@@ -323,12 +325,12 @@ impl Hub {
         self.twins.insert(key, twin);
     }
 
-    /// Writes to a section; returns what the event says of it.
+    /// Writes to a section. Returns the section's part of the event.
     fn write_section(&mut self, section: &mut Section, at: i64, by: Option<String>, desired: bool) -> Object {
         section.version += 1;
         let stamp = Stamp { at: iso(at), version: desired.then_some(section.version), by };
         let mut change = self.patch(2);
-        // A rollout repeats properties that stay as they are, and tells no metadata of them.
+        // A rollout also sends unchanged properties, without metadata.
         let repeated =
             section.content.iter().find(|(name, _)| stamp.by.is_some() && !change.contains_key(*name));
         let repeated = repeated.map(|(name, entry)| (name.clone(), value_of(&entry.node)));
@@ -391,7 +393,8 @@ impl Hub {
 }
 
 impl Truth {
-    /// Whether this is what `stored` says. What becomes of the name of a rollout once somebody else writes is not known.
+    /// Whether the stored twin equals this one. Rollout names are ignored if needed, because it is unknown what later writes
+    /// do to them.
     pub(crate) fn is_told_by(&self, stored: &Twin) -> bool {
         let same = |stored: &Object, truth: &Section| {
             let truth = truth.render();
@@ -403,7 +406,7 @@ impl Truth {
             && same(&stored.reported, &self.reported)
     }
 
-    /// The same, but for what stands in `$metadata`: an audit looks no closer.
+    /// The same without `$metadata`. An audit does not compare it either.
     pub(crate) fn has_the_content_of(&self, stored: &Twin) -> bool {
         let without_metadata = |section: &Object| {
             let mut section = section.clone();
@@ -452,7 +455,7 @@ impl Stamp {
     }
 }
 
-/// What a client's patch does.
+/// Applies a client's patch.
 fn write(level: &mut Level, change: &Object, stamp: &Stamp) {
     for (name, value) in change {
         let node = match value {
@@ -474,7 +477,7 @@ fn write(level: &mut Level, change: &Object, stamp: &Stamp) {
     }
 }
 
-/// The metadata that an event tells of what was written: nothing of what was removed.
+/// The metadata in an event: of the written properties, without the removed ones.
 fn written(change: &Object, stamp: &Stamp) -> Object {
     let mut metadata = stamp.render();
     for (name, value) in change {
@@ -509,18 +512,19 @@ fn describe(level: &Level, metadata: &mut Object) {
 }
 
 fn without_rollouts(object: &Object) -> Object {
-    let told = object.iter().filter(|(name, _)| *name != "$lastUpdatedBy");
-    told.map(|(name, value)| match value {
-        Value::Object(below) => (name.clone(), without_rollouts(below).into()),
-        value => (name.clone(), value.clone()),
-    })
-    .collect()
+    let properties = object.iter().filter(|(name, _)| *name != "$lastUpdatedBy");
+    properties
+        .map(|(name, value)| match value {
+            Value::Object(below) => (name.clone(), without_rollouts(below).into()),
+            value => (name.clone(), value.clone()),
+        })
+        .collect()
 }
 
-/// As the service writes times in bodies: up to seven fraction digits, trailing zeros cut.
+/// A time as in the service's bodies: up to seven fraction digits without trailing zeros.
 pub(crate) fn iso(at: i64) -> String {
     let (second, fraction) = ((at - START).div_euclid(SECOND), (at - START).rem_euclid(SECOND));
-    assert!((0..86_400).contains(&second), "a history is shorter than a day");
+    assert!((0..86_400).contains(&second), "a history must be shorter than a day");
     let clock = format!("2031-01-01T{:02}:{:02}:{:02}", second / 3_600, second / 60 % 60, second % 60);
     match format!("{fraction:07}").trim_end_matches('0') {
         "" => format!("{clock}Z"),

@@ -1,4 +1,4 @@
-//! One run of one daemon, as the world sees it: what it asks takes time, may fail, and ends with the process.
+//! The connection of one daemon process to the simulated world: requests take time, may fail, and end with the process.
 
 use std::{
     future::pending,
@@ -13,18 +13,18 @@ use tokio::task::AbortHandle;
 
 use crate::{plan::Fault, world::World};
 
-/// The run of a daemon.
+/// One run of a daemon.
 pub(crate) struct Link {
     pub(crate) world: Arc<World>,
     /// Its name among the replicas.
     pub(crate) name: String,
     is_dead: AtomicBool,
     task: Mutex<Option<AbortHandle>>,
-    /// What its reads of the document store have to show at least, as a session token says.
+    /// The write that its reads of the document store must include, like a session token.
     pub(crate) session: AtomicU64,
 }
 
-/// The part of an operation that is still to come when the world has chosen.
+/// The second half of a request, after the world has chosen its faults.
 pub(crate) struct Step {
     crash: bool,
 }
@@ -40,7 +40,7 @@ impl Link {
         })
     }
 
-    /// The task that ends with a crash.
+    /// Sets the task that a crash aborts.
     pub(crate) fn runs_as(&self, task: AbortHandle) {
         *self.task.lock().unwrap_or_else(PoisonError::into_inner) = Some(task);
     }
@@ -49,7 +49,7 @@ impl Link {
         self.is_dead.load(Ordering::Relaxed)
     }
 
-    /// Ends the process: nothing that it has begun is heard of again.
+    /// Ends the process. Its pending requests never return.
     pub(crate) fn kill(&self) {
         if !self.is_dead.swap(true, Ordering::Relaxed) {
             self.world.tell(format!("{} dies", self.name));
@@ -59,7 +59,8 @@ impl Link {
         }
     }
 
-    /// A request begins: it takes its time, and the process may die before it is performed, or before its answer comes.
+    /// Begins a request. It takes time, and the process may crash before the request is performed or before its answer
+    /// arrives.
     pub(crate) async fn begin(&self, what: &str) -> Step {
         if self.is_dead() {
             pending::<()>().await;
@@ -76,7 +77,7 @@ impl Link {
         Step { crash }
     }
 
-    /// The request is performed, if it ever is: its answer comes after a while, if it ever does.
+    /// Ends a request that was performed. The answer takes time and may never arrive.
     pub(crate) async fn end(&self, step: Step) {
         if step.crash {
             self.crash().await;
@@ -98,7 +99,7 @@ impl Link {
         tokio::time::sleep(self.world.span(Duration::from_micros(200), most)).await;
     }
 
-    /// Performs something later, whatever becomes of the process.
+    /// Performs an action later, even if the process has ended.
     pub(crate) fn later(&self, after: Duration, act: impl FnOnce(&World) + Send + 'static) {
         let world = Arc::clone(&self.world);
         tokio::spawn(async move {
@@ -107,7 +108,7 @@ impl Link {
         });
     }
 
-    /// Reads have to show this from here on.
+    /// From here on reads must include this write.
     pub(crate) fn has_seen(&self, number: u64) {
         self.session.fetch_max(number, Ordering::Relaxed);
     }

@@ -1,11 +1,11 @@
-//! The daemon itself (partitions, router, workers, committer, leases, repair, backfill, audit) in one process on virtual time, over a
-//! world in which everything may go wrong. Everything follows from a seed, and the same seed comes to the same, line by line.
+//! The daemon itself (partitions, router, workers, committer, leases, repair, backfill, audit) in one process on virtual time, in a
+//! simulated world with faults. Everything is derived from a seed: the same seed gives the same trace, line by line.
 //!
 //! ```sh
-//! cargo sim                                            # as many seeds as CI runs
-//! TWINSYNC_SEEDS=100000 cargo sim                      # more
+//! cargo sim                                            # the number of seeds that CI runs
+//! TWINSYNC_SEEDS=100000 cargo sim                      # more seeds
 //! TWINSYNC_SIM=seed=7,without=Crash cargo sim          # one plan, with its trace
-//! cargo test -p twinsync --test sim --features planted-defects   # what it would find
+//! cargo test -p twinsync --test sim --features planted-defects   # which planted defects it finds
 //! ```
 
 mod link;
@@ -38,53 +38,54 @@ use self::{
     run::{Outcome, run},
 };
 
-/// What the shipped binary allocates with. A quarter of a plan's time goes to the allocator.
+/// The allocator of the shipped binary. A quarter of a plan's time goes to the allocator.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// Plans that failed once, each of a defect that was mended.
+/// Plans that failed before a defect was fixed.
 const REGRESSIONS: &[&str] = &[
-    // A checkpoint that was written late set back that of a partition at rest, for good.
+    // A late checkpoint write set back the checkpoint of an idle partition permanently.
     "seed=420,replicas=1,hubs=1,partitions=2,devices=1,modules=2,operations=12,registry=1,past=0,rate=150,cache=1,faults=\
      StoreRefuses+StoreLosesAnswers+StoreIsLate+StoreThrottles+HubRefuses+LinkHangs+LinkGoesBack+CheckpointsLoseAnswers+\
      CheckpointsHang+RegistryFails+RegistryThrottles+Outage+Skew+Duplicates+Delays+Packs+Failover",
-    // A backfill that was stopped before its first note was forgotten: the container was not empty any more.
+    // A backfill that was stopped before its first note was not resumed, because the container was no longer empty.
     "seed=16840,replicas=1,hubs=1,partitions=1,devices=4,modules=0,operations=1,registry=1,past=6,rate=150,cache=1,faults=\
      StoreLosesAnswers+StoreThrottles+CheckpointsRefuse+Restart+Skew",
-    // A device that was created anew stored that its modules had followed its end before they had, and a crash forgot them.
+    // A device that was created again stored its cascade as done before its modules had followed. A crash then lost the cascade.
     "seed=17336,replicas=1,hubs=1,partitions=4,devices=3,modules=2,operations=38,registry=0,past=0,rate=150,cache=1,faults=\
      StoreLosesAnswers+StoreIsLate+StoreThrottles+StoreIsBehind+HubRefuses+LinkBreaks+LinkGoesBack+CheckpointsRefuse+\
      CheckpointsLoseAnswers+Crash+Outage+Skew+Delays",
-    // A document whose creation by a repair had no answer came late, after the hub had said that its twin was gone.
+    // A repair's create whose answer was lost was performed after the hub had answered that its twin was gone.
     "seed=100952,replicas=2,hubs=1,partitions=2,devices=4,modules=1,operations=3,registry=1,past=8,rate=20,cache=1,faults=     StoreIsLate+StoreIsBehind+LinkBreaks+LinkHangs+LinkGoesBack+CheckpointsRefuse+CheckpointsLoseAnswers+Skew",
-    // A partition that was created again came to the number of its last checkpoint, which was then not written.
+    // A partition that was created again reached the sequence number of its last checkpoint, which was then not written.
     "seed=504921,replicas=2,hubs=1,partitions=4,devices=3,modules=0,operations=11,registry=1,past=7,rate=20,cache=1,faults=\
      StoreRefuses+StoreLosesAnswers+StoreThrottles+LinkHangs+RegistryFails+RegistryThrottles+Outage+Duplicates+Packs+Losses+\
      Failover+Recreates",
-    // A deletion that a repair had overtaken was not noted for the modules, where those of an older deletion had not followed yet.
+    // A deletion after which a repair had already written a newer state was not stored as a cascade while an older cascade was
+    // unfinished.
     "seed=2093618,replicas=2,hubs=2,partitions=2,devices=1,modules=2,operations=34,registry=1,past=10,rate=150,cache=0,counts=0,faults=\
      StoreRefuses+StoreIsLate+StoreThrottles+StoreIsBehind+LinkBreaks+\
      LinkGoesBack+NotesFail+RegistryFails+RegistryThrottles+Crash+Duplicates+AddsPartition+TombstonesExpire",
-    // A backfill gave up a twin without an answer, which then had no document until the next audit that was due.
+    // A backfill gave up a twin without an answer. Its document was missing until the next audit.
     "seed=3056198,replicas=3,hubs=2,partitions=4,devices=3,modules=2,operations=12,registry=1,past=8,rate=20,cache=1,counts=0,faults=\
      StoreLosesAnswers+StoreIsLate+StoreThrottles+StoreIsBehind+HubRefuses+LinkHangs+LinkGoesBack+CheckpointsRefuse+\
      Crash+Outage+Restart+Skew+Duplicates+Delays+Packs",
-    // A module that an interrupted backfill was creating came into being after its device's end was through.
+    // An interrupted backfill's create of a module was performed after the cascade of its device had ended.
     "seed=3186952,replicas=1,hubs=1,partitions=1,devices=3,modules=1,operations=5,registry=1,past=4,rate=150,cache=0,counts=1,faults=\
      StoreRefuses+StoreLosesAnswers+StoreIsLate+StoreThrottles+LinkBreaks+LinkHangs+LinkGoesBack+CheckpointsRefuse+\
      CheckpointsLoseAnswers+CheckpointsHang+NotesFail+RegistryFails+RegistryThrottles+Outage+Restart+Skew+Delays+AddsPartition+\
      TombstonesExpire",
-    // A backfill created a module after the stream had looked for the modules of its device, which had ended meanwhile.
+    // A backfill created a module after the stream had queried the modules of its deleted device.
     "seed=3383203,replicas=1,hubs=1,partitions=4,devices=3,modules=2,operations=10,registry=1,past=8,rate=60,cache=0,counts=0,faults=\
      StoreRefuses+StoreIsLate+StoreThrottles+HubRefuses+LinkHangs+LinkGoesBack+CheckpointsRefuse+\
      CheckpointsLoseAnswers+CheckpointsHang+Outage+Restart+Duplicates+Packs+Poison+AddsPartition+TombstonesExpire",
-    // A partition that was created again came to the number of the newest event received while its link was silent.
+    // A partition that was created again reached the sequence number of the newest received event while its link was silent.
     "seed=3551681,replicas=1,hubs=1,partitions=1,devices=2,modules=1,operations=24,registry=1,past=0,rate=60,cache=0,counts=0,faults=\
      StoreRefuses+StoreLosesAnswers+StoreIsLate+StoreThrottles+HubRefuses+LinkBreaks+LinkHangs+\
      LinkGoesBack+CheckpointsRefuse+CheckpointsLoseAnswers+CheckpointsHang+DeadLettersFail+\
      NotesFail+RegistryFails+RegistryThrottles+Crash+Outage+Restart+Skew+Duplicates+\
      Delays+Packs+Losses+Failover+Poison+Spoils+Retention+Recreates+AddsPartition+TombstonesExpire",
-    // A module whose document somebody had spoilt took no account of the end of its device.
+    // A module with a damaged document ignored the deletion of its device.
     "seed=3323449,replicas=1,hubs=1,partitions=2,devices=3,modules=2,operations=40,registry=1,past=0,rate=150,cache=0,counts=0,faults=\
      StoreRefuses+StoreLosesAnswers+StoreIsLate+StoreThrottles+StoreIsBehind+HubRefuses+LinkBreaks+LinkHangs+\
      LinkGoesBack+CheckpointsRefuse+CheckpointsLoseAnswers+CheckpointsHang+NotesFail+RegistryFails+\
@@ -96,7 +97,7 @@ fn number(variable: &str, default: u64) -> u64 {
     std::env::var(variable).map_or(default, |text| text.parse().expect("a number"))
 }
 
-/// Makes a failing plan smaller for as long as it fails in the same way.
+/// Shrinks a failing plan as long as it violates the same invariant.
 fn shrink(plan: &Plan, outcome: Outcome) -> (Plan, Outcome) {
     let (mut plan, mut outcome) = (plan.clone(), outcome);
     let mut tries = 0;
@@ -117,7 +118,7 @@ fn shrink(plan: &Plan, outcome: Outcome) -> (Plan, Outcome) {
     }
 }
 
-/// Runs one plan and prints all that happens.
+/// Runs one plan and prints its trace.
 #[expect(clippy::print_stdout, reason = "what a person asked for")]
 fn tell_one(plan: &Plan) {
     let outcome = run(plan, true);
@@ -128,7 +129,7 @@ fn tell_one(plan: &Plan) {
     assert!(outcome.violation.is_none(), "{:?}", outcome.violation);
 }
 
-/// Fails with everything that a person needs.
+/// Panics with the shrunk plan, its violation and the command that repeats it.
 fn explain(plan: &Plan, outcome: Outcome) -> ! {
     let (plan, outcome) = shrink(plan, outcome);
     let violation = outcome.violation.as_ref().expect("it failed");
@@ -139,7 +140,7 @@ fn explain(plan: &Plan, outcome: Outcome) -> ! {
 }
 
 #[test]
-fn whatever_goes_wrong_every_twin_ends_right_or_says_that_it_may_not_be() {
+fn with_any_faults_every_document_ends_correct_or_flagged() {
     if let Ok(plan) = std::env::var("TWINSYNC_SIM") {
         return tell_one(&plan.parse().unwrap_or_else(|error| panic!("TWINSYNC_SIM: {error}")));
     }
@@ -188,12 +189,12 @@ fn whatever_goes_wrong_every_twin_ends_right_or_says_that_it_may_not_be() {
     if seeds >= 200 {
         let never: Vec<_> = Fault::ALL.into_iter().filter(|fault| !met.contains_key(fault)).collect();
         let drawn = |fault: &Fault| *fault != Fault::Skew;
-        assert!(!never.iter().any(drawn), "these never happened: {never:?}");
+        assert!(!never.iter().any(drawn), "these faults never happened: {never:?}");
     }
 }
 
 #[test]
-fn the_same_seed_comes_to_the_same_line_by_line() {
+fn the_same_seed_gives_the_same_trace() {
     for seed in 0..number("TWINSYNC_SEEDS", 300).min(40) {
         let plan = Plan::of(seed);
         let (one, other) = (run(&plan, true), run(&plan, true));
@@ -214,7 +215,7 @@ fn the_same_seed_comes_to_the_same_line_by_line() {
 }
 
 #[test]
-fn what_failed_once_holds() {
+fn plans_that_failed_before_pass() {
     for plan in REGRESSIONS {
         let plan: Plan = plan.parse().expect("a plan");
         let outcome = run(&plan, false);

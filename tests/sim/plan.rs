@@ -1,57 +1,57 @@
-//! What one simulation is made of: everything follows from a seed, and can be made smaller.
+//! The plan of a simulation: derived from a seed, and shrinkable.
 
 use std::{collections::BTreeSet, fmt, str::FromStr};
 
 use crate::delivery::Random;
 
-/// What may go wrong.
+/// Faults.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Fault {
-    /// A request to the document store is not performed, and has no answer.
+    /// A request to the document store is not performed, and no answer arrives.
     StoreRefuses,
     /// It is performed, and its answer is lost.
     StoreLosesAnswers,
-    /// It has no answer in time, and is performed afterwards.
+    /// It is performed after its time limit.
     StoreIsLate,
-    /// The store asks for less.
+    /// The store throttles.
     StoreThrottles,
-    /// A read shows an older version, as far as the session allows.
+    /// A read returns an older version that the session allows.
     StoreIsBehind,
-    /// A connection cannot be opened, or the Event Hub gives no answer about itself.
+    /// A connection cannot be opened, or an Event Hub does not answer a management request.
     HubRefuses,
-    /// A connection breaks, with what had been delivered into it.
+    /// A connection breaks, and the events in it are lost.
     LinkBreaks,
-    /// A connection goes silent.
+    /// A connection becomes silent.
     LinkHangs,
-    /// A connection delivers once more what it has delivered.
+    /// A connection delivers events again.
     LinkGoesBack,
     /// The checkpoint store does not perform a request.
     CheckpointsRefuse,
     /// It performs a request, and the answer is lost.
     CheckpointsLoseAnswers,
-    /// It gives no answer for long, and performs the request afterwards.
+    /// It performs a request long after its time limit.
     CheckpointsHang,
-    /// Dead letters cannot be stored, or their store loses the answer.
+    /// A dead letter is not stored, or the answer of its store is lost.
     DeadLettersFail,
     /// Notes cannot be read or written.
     NotesFail,
-    /// The IoT hub gives no answer.
+    /// The IoT hub does not answer.
     RegistryFails,
-    /// The IoT hub asks for less.
+    /// The IoT hub throttles.
     RegistryThrottles,
-    /// A process dies at a request, before or after it is performed.
+    /// A process crashes at a request, before or after the request is performed.
     Crash,
-    /// A service is away for a while: for everybody, or for one process.
+    /// A service is down for a while, for all processes or for one.
     Outage,
-    /// A process is asked to stop, and comes again.
+    /// A process is stopped cleanly and started again.
     Restart,
     /// The clocks of the processes differ.
     Skew,
-    /// A route delivers again what it has delivered.
+    /// A route delivers events again.
     Duplicates,
-    /// A route falls behind the other one.
+    /// A route lags behind the other one.
     Delays,
-    /// The hub packs changes into one event.
+    /// The hub coalesces changes into one event.
     Packs,
     /// A route loses events.
     Losses,
@@ -59,15 +59,17 @@ pub(crate) enum Fault {
     Failover,
     /// An event that can never be applied.
     Poison,
-    /// Somebody else writes over a document: it says something else, or cannot be read any more.
+    /// Another program overwrites a document with other content or with unreadable content.
     Spoils,
-    /// An Event Hub drops the oldest events of a partition, finished or not.
+    /// An Event Hub drops the oldest events of a partition, completed or not.
     Retention,
-    /// An Event Hub is deleted and created again under its name: its events are gone, and numbers begin anew.
+    /// An Event Hub is deleted and created again with the same name: its events are lost, and sequence numbers
+    /// start again.
     Recreates,
-    /// An Event Hub gets one more partition. From then on, a device's events may go to another one than before.
+    /// An Event Hub gets one more partition. From then on a device's events may go to another partition than
+    /// before.
     AddsPartition,
-    /// Nothing happens for longer than tombstones last.
+    /// Nothing happens for longer than the lifetime of tombstones.
     TombstonesExpire,
 }
 
@@ -111,18 +113,18 @@ impl Fault {
         format!("{self:?}")
     }
 
-    /// Whether only the hub itself can put it right.
+    /// Whether its effects can only be corrected with the registry.
     const fn needs_registry(self) -> bool {
         self.spoils_partitions()
             || matches!(self, Self::Failover | Self::RegistryFails | Self::RegistryThrottles | Self::Spoils)
     }
 
-    /// Whether, with the hub to ask, only an audit finds what it leaves behind.
+    /// Whether only an audit finds its effects, if there is a registry.
     const fn needs_audits(self) -> bool {
         self.spoils_partitions() || matches!(self, Self::Losses | Self::Failover | Self::Spoils)
     }
 
-    /// Whether checkpoints may come not to fit their partitions.
+    /// Whether checkpoints may no longer match their partitions.
     const fn spoils_partitions(self) -> bool {
         matches!(self, Self::Retention | Self::Recreates)
     }
@@ -133,21 +135,21 @@ impl Fault {
 pub(crate) struct Plan {
     pub(crate) seed: u64,
     pub(crate) replicas: u64,
-    /// Event Hubs: both routes to one, or each to its own.
+    /// Number of Event Hubs: one for both routes, or one for each.
     pub(crate) hubs: u64,
     pub(crate) partitions: u64,
     pub(crate) devices: u64,
     pub(crate) modules: u64,
     pub(crate) operations: u64,
-    /// Whether the IoT hub may be asked.
+    /// Whether there is a registry.
     pub(crate) registry: bool,
-    /// Operations that nobody was told of, before everything began; a backfill finds them.
+    /// Operations before the streams, without events. A backfill finds their twins.
     pub(crate) past: u64,
-    /// Of a thousand requests, so many meet each kind of fault that may happen to them.
+    /// How many of a thousand requests meet each of their faults.
     pub(crate) per_thousand: u64,
-    /// Whether documents are kept in memory for the next write.
+    /// Whether documents are cached for the next write.
     pub(crate) cache: bool,
-    /// Whether counts of the twins are kept.
+    /// Whether there are declared counts.
     pub(crate) counts: bool,
     pub(crate) faults: BTreeSet<Fault>,
 }
@@ -157,13 +159,14 @@ impl Plan {
     pub(crate) fn of(seed: u64) -> Self {
         let mut random = Random::new(seed ^ 0x0051_B000);
         let registry = random.chance(50);
-        // An audit also mends what others should have: half of the plans have none.
+        // An audit could hide a defect of another component by correcting its effect, so half of the plans have
+        // none.
         let audits = random.chance(50);
         let mut faults = BTreeSet::new();
-        // Some have a single kind of fault, most have several, one in ten has none.
+        // Some plans have one kind of fault, most have several, one in ten has none.
         let share = [0, 8, 20, 40, 40, 60, 60, 80, 80, 100][random.below(10) as usize];
         for fault in Fault::ALL {
-            // Always drawn, so that the plans of neighbouring kinds do not depend on each other.
+            // Drawn for every kind, so that the draws for later kinds do not depend on earlier ones.
             let drawn = random.chance(share);
             let possible = if registry { audits || !fault.needs_audits() } else { !fault.needs_registry() };
             if drawn && possible {
@@ -187,12 +190,12 @@ impl Plan {
         }
     }
 
-    /// Whether something may happen that only an audit finds.
+    /// Whether a fault of the plan needs an audit.
     pub(crate) fn needs_audits(&self) -> bool {
         self.registry && self.faults.iter().any(|fault| fault.needs_audits())
     }
 
-    /// Whether checkpoints may come not to fit their partitions.
+    /// Whether checkpoints may no longer match their partitions.
     pub(crate) fn loses_partitions(&self) -> bool {
         self.faults.iter().any(|fault| fault.spoils_partitions())
     }
@@ -201,7 +204,7 @@ impl Plan {
         self.faults.contains(&fault)
     }
 
-    /// Plans that are a little smaller, the boldest first.
+    /// Smaller plans, the largest reduction first.
     pub(crate) fn smaller(&self) -> Vec<Self> {
         let mut smaller = Vec::new();
         let mut add = |change: &dyn Fn(&mut Self)| {
@@ -231,7 +234,7 @@ impl Plan {
     }
 }
 
-/// All of it, so that it means the same when plans of seeds are made in another way.
+/// Writes every field, so that the text means the same after the derivation from seeds has changed.
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "seed={}", self.seed)?;
@@ -255,7 +258,7 @@ impl fmt::Display for Plan {
     }
 }
 
-/// What [`Plan`]'s `Display` writes; what is left out is as the seed has it.
+/// Reads the format of `Display`. Missing fields have the seed's value.
 impl FromStr for Plan {
     type Err = String;
 

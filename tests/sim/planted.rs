@@ -1,10 +1,10 @@
-//! The simulation can fail: each defect that is planted is found, and after how many seeds.
+//! The simulation must find each planted defect. Prints the number of seeds that it needed.
 
 use twinsync::planted::{Defect, plant};
 
 use crate::{number, plan::Plan, run::run};
 
-/// Seeds that are tried for each.
+/// Maximum number of seeds for each defect.
 const SEEDS: u64 = 3000;
 
 #[test]
@@ -29,5 +29,5 @@ fn every_planted_defect_is_found() {
             }
         }
     }
-    assert!(unfound.is_empty(), "nothing notices {unfound:?}");
+    assert!(unfound.is_empty(), "no seed finds {unfound:?}");
 }

@@ -1,4 +1,4 @@
-//! The world as the daemons' ports show it.
+//! The ports of the simulated daemons.
 
 mod checkpoints;
 mod dead_letters;

@@ -1,4 +1,4 @@
-//! From the hub's operations to messages in partitions, and what a route may do to them on the way.
+//! From the hub's operations to messages in partitions, with the faults of a route.
 
 use std::{
     collections::{BTreeSet, VecDeque},
@@ -25,29 +25,29 @@ use crate::{
     world::{Inner, Log, Place, Routed, Version, World},
 };
 
-/// How many partitions an Event Hub gets at most.
+/// Maximum number of partitions of an Event Hub.
 const MOST_PARTITIONS: u64 = 6;
 
-/// The routes of the IoT hub. Each keeps the order of a device, and knows nothing of the other.
+/// The routes of the IoT hub. Each keeps the order of a device's events. There is no order between the two.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Route {
     Lifecycle,
     Changes,
 }
 
-/// What is on its way into one partition.
+/// The messages on their way into one partition.
 #[derive(Default)]
 pub(crate) struct Queue {
     waiting: VecDeque<Waiting>,
-    /// When the last one arrives.
+    /// When the last message arrives.
     newest: i64,
-    /// What was delivered last, the newest at the end.
+    /// The messages that were delivered last, oldest first.
     delivered: VecDeque<What>,
 }
 
 #[derive(Clone)]
 enum What {
-    Told(TwinEvent),
+    Event(TwinEvent),
     Poison { key: TwinKey, at: i64 },
 }
 
@@ -56,7 +56,7 @@ struct Waiting {
     what: What,
 }
 
-/// The names of the Event Hubs, by how many there are.
+/// The name of a route's Event Hub, if there are `hubs` of them.
 pub(crate) fn event_hub(route: Route, hubs: u64) -> &'static str {
     match (route, hubs) {
         (Route::Lifecycle, 2) => "lifecycle",
@@ -64,7 +64,7 @@ pub(crate) fn event_hub(route: Route, hubs: u64) -> &'static str {
     }
 }
 
-/// The Event Hubs, and devices that nothing has happened to.
+/// Creates the Event Hubs, and devices without operations.
 pub(crate) fn prepare(world: &World) {
     let plan = &world.plan;
     let mut inner = world.lock();
@@ -77,7 +77,7 @@ pub(crate) fn prepare(world: &World) {
     for number in 0..plan.devices {
         let apart = inner.random.chance(70);
         let skew = [0, 20, 400][inner.random.below(3) as usize] * MILLISECOND;
-        // What happens within the tolerance of clocks that differ cannot be told apart; see tests/domain/silence.
+        // Operations within the difference of the clocks cannot be ordered. tests/domain/silence tests these.
         let nature = Nature {
             modules: plan.modules,
             pace: (1, 2),
@@ -91,7 +91,7 @@ pub(crate) fn prepare(world: &World) {
     }
 }
 
-/// Something happens at the hub. What is told of it is on its way, unless nobody listened yet.
+/// Performs one operation of the hub. Sends its events, if `listening`.
 pub(crate) fn operate(world: &World, device: usize, listening: bool) {
     let now = world.now();
     let mut inner = world.lock();
@@ -99,9 +99,9 @@ pub(crate) fn operate(world: &World, device: usize, listening: bool) {
     hub.advance_to(now);
     let from = hub.events.len();
     hub.live(1);
-    let told = hub.events[from..].to_vec();
+    let sent = hub.events[from..].to_vec();
     drop(inner);
-    for event in told {
+    for event in sent {
         world.tell(format!("hub {} {} at {}", verb(&event.change), event.key, event.at));
         if is_lifecycle(&event) {
             world.lock().turns.insert(event.key.clone(), event.at);
@@ -112,7 +112,7 @@ pub(crate) fn operate(world: &World, device: usize, listening: bool) {
     }
 }
 
-/// What an operation is called in the trace.
+/// The name of an operation in the trace.
 fn verb(change: &Change) -> &'static str {
     match change {
         Change::Created { .. } => "creates",
@@ -131,7 +131,7 @@ pub(crate) fn fail_over(world: &World, device: usize) {
     world.tell(format!("hub fails over: device {device}"));
 }
 
-/// Somebody else writes over a live document. It keeps what tells whose it is.
+/// Another program overwrites a live document. It keeps the fields that identify the twin.
 pub(crate) fn spoil(world: &World) {
     let now = world.now();
     let mut inner = world.lock();
@@ -164,7 +164,7 @@ pub(crate) fn spoil(world: &World) {
         .tell(format!("somebody spoils {key}: {number}, {}", if unreadable { "unreadable" } else { "tags" }));
 }
 
-/// An Event Hub drops the oldest events of one of its partitions, finished or not.
+/// An Event Hub drops the oldest events of one of its partitions, completed or not.
 pub(crate) fn retain(world: &World) {
     let mut inner = world.lock();
     let places: Vec<_> = inner.partitions.keys().cloned().collect();
@@ -180,7 +180,7 @@ pub(crate) fn retain(world: &World) {
     world.tell(format!("{}/{} holds events from {first} on", place.0, place.1));
 }
 
-/// An Event Hub is deleted, and created again under its name.
+/// An Event Hub is deleted and created again with the same name.
 pub(crate) fn recreate(world: &World) {
     let mut inner = world.lock();
     let names: BTreeSet<_> = inner.partitions.keys().map(|(name, _)| name.clone()).collect();
@@ -197,7 +197,7 @@ pub(crate) fn recreate(world: &World) {
     world.arrivals.notify_waiters();
 }
 
-/// An Event Hub gets one more partition, if it may have more.
+/// An Event Hub gets one more partition, unless it has the maximum.
 pub(crate) fn add_partition(world: &World) {
     let mut inner = world.lock();
     let names: BTreeSet<_> = inner.partitions.keys().map(|(name, _)| name.clone()).collect();
@@ -212,10 +212,10 @@ pub(crate) fn add_partition(world: &World) {
     world.tell(format!("{name} gets partition {partition}"));
 }
 
-/// Nothing is told for longer than tombstones last. Event Hubs have dropped what was finished before, and routes repeat
-/// nothing of it.
+/// No event is sent for longer than the lifetime of tombstones. Event Hubs have dropped the events that were completed before,
+/// and routes do not repeat them.
 pub(crate) async fn long_silence(world: &World) {
-    world.tell("nothing is told for long");
+    world.tell("nothing is sent for long");
     tokio::time::sleep(crate::run::TOMBSTONE_TTL + Duration::from_secs(5 * 60)).await;
     let mut inner = world.lock();
     for queue in inner.routes.values_mut() {
@@ -231,12 +231,12 @@ pub(crate) async fn long_silence(world: &World) {
 }
 
 impl Inner {
-    /// How many partitions an Event Hub has.
+    /// Number of partitions of an Event Hub.
     fn partitions_of(&self, hub: &str) -> u64 {
         self.partitions.keys().filter(|(name, _)| name == hub).count() as u64
     }
 
-    /// A partition holds nothing any more before this event.
+    /// Drops the events of a partition before event number `first`.
     fn drop_until(&mut self, place: &Place, first: usize) {
         let done = self.done(place);
         let Some(log) = self.partitions.get_mut(place) else { return };
@@ -249,7 +249,7 @@ impl Inner {
 }
 
 fn send(world: &World, event: TwinEvent) {
-    // Without the hub to ask, only changes: that nothing tells of a beginning or an end would show nowhere.
+    // Without a registry only changes are lost, because no later event would show the loss of a creation or deletion.
     let may_be_lost = world.plan.registry || matches!(event.change, Change::Updated { .. });
     if may_be_lost && world.draws(Fault::Losses) {
         world.tell(format!("route loses {}", event.key));
@@ -263,13 +263,13 @@ fn send(world: &World, event: TwinEvent) {
         return;
     }
     world.lock().owed.remove(&event.key);
-    queue(world, route, What::Told(event));
+    queue(world, route, What::Event(event));
 }
 
 impl What {
     fn key(&self) -> &TwinKey {
         match self {
-            Self::Told(event) => &event.key,
+            Self::Event(event) => &event.key,
             Self::Poison { key, .. } => key,
         }
     }
@@ -303,7 +303,7 @@ fn queue(world: &World, route: Route, what: What) {
     queue.newest = queue.newest.max(now + delay);
     let due = queue.newest;
     queue.waiting.push_back(Waiting { due, what });
-    // The same ones once more, in their order, before anything newer.
+    // The same messages again, in their order, before newer ones.
     let from = queue.waiting.len().saturating_sub(again);
     let repeated: Vec<_> = queue.waiting.range(from..).map(|waiting| waiting.what.clone()).collect();
     if again > 0 {
@@ -318,9 +318,10 @@ fn queue(world: &World, route: Route, what: What) {
 }
 
 impl What {
-    /// Adds a change of the same twin that follows, if that can be told with one event: never past the twin's end or beginning.
+    /// Merges the next change of the same twin into this one, if one event can report both. A creation or deletion between them
+    /// (`turn`) prevents it.
     fn pack(&mut self, later: &Self, turn: Option<Ticks>) -> bool {
-        let (Self::Told(event), Self::Told(later)) = (self, later) else { return false };
+        let (Self::Event(event), Self::Event(later)) = (self, later) else { return false };
         let Change::Updated { version, patch } = &mut event.change else { return false };
         if turn >= Some(event.at) {
             return false;
@@ -336,7 +337,7 @@ impl What {
     }
 }
 
-/// Delivers what is on its way, for ever.
+/// Delivers messages when they are due. Never returns.
 pub(crate) async fn deliver(world: Arc<World>) {
     loop {
         let changed = world.routed.notified();
@@ -359,12 +360,12 @@ async fn wait_until(world: &World, due: Option<i64>) {
     }
 }
 
-/// Whether anything is on its way.
+/// Whether no messages are on their way.
 pub(crate) fn is_quiet(world: &World) -> bool {
     world.lock().routes.values().all(|queue| queue.waiting.is_empty())
 }
 
-/// Says when the next one is due.
+/// Delivers the messages that are due. Returns the time of the next one.
 fn deliver_due(world: &World) -> Option<i64> {
     let now = world.now();
     let mut arrived = Vec::new();
@@ -401,7 +402,7 @@ fn arrive(world: &World, place: Place, what: &What, now: i64) {
     };
     let line = format!("arrives {}/{}@{number} {}", place.0, place.1, what.key());
     let routed = match what {
-        What::Told(event) => Routed {
+        What::Event(event) => Routed {
             message: message(event, position, now),
             about: Some((event.key.clone(), event.at)),
             ends_device: event.change == Change::Deleted && !event.key.is_module(),
@@ -441,7 +442,7 @@ fn properties(key: &TwinKey, operation: &str, at: i64) -> Properties {
     properties
 }
 
-/// As the hub writes it.
+/// The message as the hub writes it.
 fn message(event: &TwinEvent, position: Position, now: i64) -> Message {
     let what = if event.key.is_module() { "Module" } else { "Device" };
     let (from, operation, body) = match &event.change {
@@ -460,7 +461,7 @@ fn message(event: &TwinEvent, position: Position, now: i64) -> Message {
             ("twinChangeEvents", "replaceTwin".to_owned(), body(Some(&event.key), version.0, twin))
         }
         Change::Snapshot { .. } | Change::Gone | Change::Unapplied | Change::ParentReborn => {
-            unreachable!("no route tells this")
+            unreachable!("no route sends this")
         }
     };
     Message {
@@ -495,7 +496,7 @@ fn body(key: Option<&TwinKey>, version: i64, twin: &Sections) -> Value {
     body.into()
 }
 
-/// How long it takes until something happens again at the hub.
+/// The time until the next operation of the hub.
 pub(crate) fn pause(world: &World) -> Duration {
     match world.below(10) {
         0..4 => world.span(Duration::from_millis(1), Duration::from_millis(200)),

@@ -1,4 +1,5 @@
-//! Runs one plan: daemons over the world, faults for a while, then peace, and what must hold then.
+//! Runs one plan: daemons in a simulated world, a time with faults, a time without faults, and the invariants that must
+//! hold then.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -26,32 +27,32 @@ use crate::{
     world::{Clock, Difference, Invariant, Service, Violation, World},
 };
 
-/// How long it may take, after the last fault, until everything is finished: what backs off has waited for half a minute at
-/// most, a twin is given up after ten minutes of silence, and notes of what is flagged are read every minute.
+/// Time limit for everything to be completed after the last fault. The longest backoff is half a minute, a silent twin is
+/// given up after ten minutes, and the flagged documents are scanned every minute.
 const PEACE: Duration = Duration::from_secs(20 * 60);
-/// How long it may take, at peace, until something new is in its document, finished, and in its checkpoint.
+/// Time limit, without faults, for a new event to be in its document, completed, and in the checkpoint.
 const SOON: Duration = Duration::from_secs(3 * 60);
-/// How long a tombstone lasts: longer than anything waits here before it is delivered for the last time. The configuration
-/// wants a day at least, of which simulating each second would teach nothing more.
+/// Lifetime of a tombstone: longer than any event waits for its last delivery. The configuration requires a day at least. A
+/// simulation of a whole day would take longer and find nothing more.
 pub(crate) const TOMBSTONE_TTL: Duration = Duration::from_secs(20 * 60);
-/// How often it is looked.
+/// Interval of polls.
 const POLL: Duration = Duration::from_millis(500);
 
-/// What one simulation came to.
+/// The result of a simulation.
 pub(crate) struct Outcome {
     pub(crate) violation: Option<Violation>,
-    /// Of everything that happened.
+    /// A hash of the trace.
     pub(crate) trace: u64,
     pub(crate) lines: u64,
-    /// The last lines of it.
+    /// The last lines of the trace.
     pub(crate) story: String,
     pub(crate) whole: Vec<String>,
     pub(crate) met: BTreeMap<Fault, u64>,
-    /// How long it would have taken.
+    /// The simulated time.
     pub(crate) took: Duration,
 }
 
-/// Runs a plan; the same one always comes to the same.
+/// Runs a plan. The same plan always has the same result.
 pub(crate) fn run(plan: &Plan, whole_trace: bool) -> Outcome {
     let runtime = runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
     let runtime = runtime.expect("a runtime");
@@ -100,7 +101,7 @@ async fn simulate(world: &Arc<World>) {
         world.violate(invariant, detail);
         return;
     }
-    // Something new of everybody.
+    // A new operation for every device.
     for device in 0..world.plan.devices as usize {
         routes::operate(world, device, true);
     }
@@ -114,18 +115,18 @@ async fn simulate(world: &Arc<World>) {
         world.violate(Invariant::CountsAreThoseOfARecount, detail);
         return;
     }
-    // What waits for its next try waits for half a minute at most, also for a partition that is another's by now.
+    // The longest backoff is half a minute. This also applies to events of a partition that another replica owns by now.
     if !until(world, SOON, || fleet.held() == 0).await {
         world.violate(Invariant::NothingLeaks, format!("{} events are held at rest", fleet.held()));
         return;
     }
     fleet.stop().await;
     drop(routes);
-    // What was aborted ends with its next turn.
+    // Aborted tasks end when they are scheduled next.
     for _ in 0..100 {
         tokio::task::yield_now().await;
     }
-    // Late requests of processes that died.
+    // Requests that crashed processes had sent.
     tokio::time::sleep(Duration::from_secs(60)).await;
     let after = alive();
     if after > before {
@@ -137,7 +138,7 @@ async fn simulate(world: &Arc<World>) {
     }
 }
 
-/// Operations, one after the other, and what goes wrong on the way.
+/// Performs operations with faults between them.
 async fn live(world: &Arc<World>, fleet: &mut Fleet) {
     let mut is_old = false;
     for _ in 0..world.plan.operations {
@@ -159,7 +160,7 @@ async fn live(world: &Arc<World>, fleet: &mut Fleet) {
         if world.draws_rarely(Fault::AddsPartition) {
             routes::add_partition(world);
         }
-        // It takes long, and does no more when it happens again.
+        // Once per simulation, because it takes long and a repetition tests nothing new.
         if !is_old && world.draws_rarely(Fault::TombstonesExpire) {
             is_old = true;
             routes::long_silence(world).await;
@@ -176,7 +177,7 @@ async fn live(world: &Arc<World>, fleet: &mut Fleet) {
             fleet.restart(which);
         }
     }
-    // Without the hub to ask, a lost change shows with the next one.
+    // Without a registry, a lost change is noticed only with the next event of its twin.
     if !world.plan.registry {
         world.lock().faulty = false;
         for _ in 0..1_000 {
@@ -187,12 +188,12 @@ async fn live(world: &Arc<World>, fleet: &mut Fleet) {
         }
         world.lock().faulty = true;
     }
-    // Some come to rest before peace, others are still busy.
+    // Faults end in some simulations when all daemons are idle, in others while they are busy.
     let rest = world.span(Duration::ZERO, Duration::from_secs(30));
     tokio::time::sleep(rest).await;
 }
 
-/// Waits until it holds; `false`: it does not in that time, or something else is wrong.
+/// Waits until `holds` returns true. Returns `false` after the time limit or after a violation.
 async fn until(world: &World, limit: Duration, holds: impl Fn() -> bool) -> bool {
     let polls = async {
         while !holds() {
@@ -217,7 +218,7 @@ fn has_converged(world: &World) -> bool {
     }
 }
 
-/// It is not converged: says why.
+/// Why the simulation has not converged.
 fn what_is_open(world: &World) -> (Invariant, String) {
     let unfinished = world.unfinished();
     if !unfinished.is_empty() || !routes::is_quiet(world) {
@@ -235,20 +236,20 @@ fn what_is_open(world: &World) -> (Invariant, String) {
     }
 }
 
-/// The daemons.
+/// All daemons.
 struct Fleet {
     replicas: Vec<Arc<Replica>>,
     supervisors: Vec<AbortOnDropHandle<()>>,
 }
 
-/// One daemon, run after run.
+/// One daemon and its restarts.
 struct Replica {
     number: usize,
     world: Arc<World>,
     settings: Arc<Settings>,
-    /// The present run.
+    /// The current run.
     present: std::sync::Mutex<Option<Present>>,
-    /// Whether it is not started again.
+    /// Cancelled when it must not start again.
     ends: CancellationToken,
 }
 
@@ -284,13 +285,13 @@ impl Fleet {
         }
     }
 
-    /// The present name of a replica, while it runs.
+    /// The name of a replica's current run, if it runs.
     fn name(&self, which: usize) -> Option<String> {
         let present = self.replicas[which].present.lock().expect("no panic");
         present.as_ref().map(|present| present.link.name.clone())
     }
 
-    /// Events that are held at present.
+    /// Number of events in flight.
     fn held(&self) -> u64 {
         let held = |replica: &Arc<Replica>| {
             let present = replica.present.lock().expect("no panic");
@@ -299,7 +300,7 @@ impl Fleet {
         self.replicas.iter().map(held).sum()
     }
 
-    /// A replica whose counts are not those of the documents.
+    /// A difference between a replica's counts and a recount of the documents.
     fn counted_wrongly(&self) -> Option<String> {
         let wrong = |replica: &Arc<Replica>| {
             let present = replica.present.lock().expect("no panic");
@@ -337,7 +338,7 @@ fn rows(counted: &[Counted]) -> Vec<Vec<Value>> {
     counted.iter().map(rows).collect()
 }
 
-/// What the queries of the counts would give.
+/// The rows of the counts' queries.
 fn recount(world: &World, declared: &[Declared]) -> Vec<Vec<Value>> {
     let twins: Vec<Value> = world.present_documents().iter().filter_map(rest::twin).collect();
     let count = |declared: &Declared| {
@@ -354,14 +355,14 @@ fn recount(world: &World, declared: &[Declared]) -> Vec<Vec<Value>> {
     declared.iter().map(count).collect()
 }
 
-/// What the daemon's own gauge says.
+/// The value of the daemon's own gauge.
 fn in_flight(metrics: &Metrics) -> u64 {
     let page = metrics.render();
     let line = page.lines().find_map(|line| line.strip_prefix("twinsync_in_flight_events "));
     line.and_then(|value| value.trim().parse::<f64>().ok()).map_or(0, |value| value as u64)
 }
 
-/// An invariant that the daemon itself has found broken.
+/// An invariant that the daemon itself has found violated.
 fn broken(metrics: &Metrics) -> Option<String> {
     let page = metrics.render();
     let mut lines =
@@ -370,7 +371,7 @@ fn broken(metrics: &Metrics) -> Option<String> {
 }
 
 impl Replica {
-    /// Starts it again and again, as an orchestrator does.
+    /// Starts the daemon again whenever it has ended, like an orchestrator.
     async fn supervise(self: Arc<Self>) {
         for run in 0.. {
             if self.ends.is_cancelled() {
@@ -466,7 +467,7 @@ fn settings(plan: &Plan) -> Settings {
     } else {
         ""
     };
-    // Only an audit finds what nothing tells of.
+    // Audits are on only if the plan has faults that no event reports.
     let environment = [
         ("EVENTHUBS__NAMESPACE", "simulation.servicebus.windows.net"),
         ("EVENTHUBS__LIFECYCLE__HUB", routes::event_hub(routes::Route::Lifecycle, plan.hubs)),

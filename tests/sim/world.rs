@@ -1,5 +1,5 @@
-//! Everything outside the daemons: two routes into Event Hubs, the document store, checkpoints and leases, dead letters, notes, and
-//! the IoT hub itself. One lock, one source of randomness, one trace.
+//! The environment of the daemons: two routes into Event Hubs, the document store, checkpoints and leases, dead letters, notes, and
+//! the IoT hub. One lock, one source of randomness, one trace.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -26,10 +26,10 @@ use crate::{
 /// When a simulation begins, in ticks.
 const BEGINNING: i64 = START + 1_000 * SECOND;
 
-/// How many lines of a trace are kept for people.
+/// Number of lines of the trace in the message of a failure.
 const STORY: usize = 400;
 
-/// What a daemon works with.
+/// The services that a daemon uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Service {
     Documents,
@@ -45,63 +45,63 @@ impl Service {
         [Self::Documents, Self::EventHubs, Self::Storage, Self::DeadLetters, Self::Registry];
 }
 
-/// What must hold. Each has a name for reports, and is asked after every step to which it applies.
+/// The invariants. Each is checked after every step that it applies to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Invariant {
-    /// A checkpoint never passes an event that is not durable, decided as needing no write, or dead-lettered.
+    /// A checkpoint never passes an event that is not completed: durable, decided to need no write, or a dead letter.
     CheckpointPassesNothingUnfinished,
-    /// A checkpoint of a partition is sent by nobody whose lease has run out or was given back. A newcomer may take a lease that
-    /// lasts; its owner hears of that with its next look.
+    /// No replica sends a checkpoint of a partition after its lease has expired or was released. Another replica may take a lease
+    /// over earlier; the previous owner learns of that with its next renewal.
     CheckpointIsOfItsOwner,
-    /// What differs from the hub's twin says that it is flagged.
+    /// Every document that differs from the hub's twin is flagged.
     NothingIsSilentlyWrong,
-    /// With the hub to ask, nothing differs and nothing is flagged, some time after the last fault.
+    /// With a registry, some time after the last fault no document differs and none is flagged.
     EverythingConverges,
-    /// Some time after the last fault, every event is completed and its checkpoint written.
+    /// Some time after the last fault, every event is completed and its checkpoint is written.
     EverythingIsFinished,
-    /// An event that comes after the last fault is in its document soon.
+    /// An event after the last fault is soon in its document.
     WhatIsNewFlows,
-    /// At rest nothing is held, and after a stop nothing runs.
+    /// An idle daemon has no events in flight, and a stopped one has no tasks.
     NothingLeaks,
     /// An event that can never be applied is among the dead letters.
     NoDeadLetterIsLost,
-    /// Some time after the last fault, the declared counts are those of a recount.
+    /// Some time after the last fault, the declared counts equal a recount.
     CountsAreThoseOfARecount,
     /// No task panics, and no daemon ends by itself.
     NothingEndsByItself,
-    /// What the daemon checks itself, in production too ([`twinsync::domain::invariant`]).
+    /// The daemon's own invariants, which it also checks in production ([`twinsync::domain::invariant`]).
     WhatTheDaemonChecks,
 }
 
-/// An invariant that did not hold.
+/// A violated invariant.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Violation {
     pub(crate) invariant: Invariant,
     pub(crate) detail: String,
 }
 
-/// A message in a partition, and what it is about.
+/// A message in a partition, with the operation that it reports.
 #[derive(Debug, Clone)]
 pub(crate) struct Routed {
     pub(crate) message: Message,
-    /// The twin, and when its operation was performed; `None`: it can never be applied.
+    /// The twin and the time of its operation. `None`: it can never be applied.
     pub(crate) about: Option<(TwinKey, Ticks)>,
-    /// Whether a device ended, with its modules.
+    /// Whether a device was deleted, with its modules.
     pub(crate) ends_device: bool,
 }
 
-/// What a partition has held, by sequence number.
+/// All events of a partition, by sequence number.
 #[derive(Debug, Default)]
 pub(crate) struct Log {
     pub(crate) events: Vec<Routed>,
-    /// The oldest one that it still holds.
+    /// The sequence number of the oldest event that it still holds.
     pub(crate) first: usize,
     /// How often its Event Hub has been created again.
     pub(crate) era: i64,
 }
 
 impl Log {
-    /// Offsets grow by more than one per event, and those of two eras are never the same.
+    /// The distance of the offsets of two events. Offsets of different eras are never equal.
     const APART: i64 = 1_000;
 
     /// The offset of an event.
@@ -109,17 +109,17 @@ impl Log {
         number * Self::APART + self.era
     }
 
-    /// The first event at or behind an offset.
+    /// The first event at or after an offset.
     pub(crate) fn at_offset(&self, offset: i64) -> i64 {
         (offset - self.era + Self::APART - 1).div_euclid(Self::APART)
     }
 
-    /// Whether an offset is of what the partition is now.
+    /// Whether an offset belongs to the current era of the partition.
     pub(crate) fn is_ours(&self, offset: &str) -> bool {
         offset.parse::<i64>().is_ok_and(|offset| offset.rem_euclid(Self::APART) == self.era)
     }
 
-    /// The number of the newest event; −1: there never was one.
+    /// The sequence number of the newest event. −1: there was none.
     pub(crate) fn newest(&self) -> i64 {
         self.events.len() as i64 - 1
     }
@@ -128,7 +128,7 @@ impl Log {
 /// One version of an item in the document store.
 #[derive(Debug, Clone)]
 pub(crate) struct Version {
-    /// Its place in the order of all writes.
+    /// Its number in the order of all writes.
     pub(crate) number: u64,
     pub(crate) json: Arc<str>,
     /// When it was written, in ticks.
@@ -143,7 +143,7 @@ impl Version {
     }
 }
 
-/// What happened, as a running hash, with its last lines.
+/// The trace: a running hash, and the last lines.
 #[derive(Debug, Default)]
 pub(crate) struct Trace {
     hash: u64,
@@ -154,7 +154,7 @@ pub(crate) struct Trace {
 
 impl Trace {
     fn line(&mut self, line: String) {
-        // FNV-1a: not against malice, and the same on every machine.
+        // FNV-1a: the same on every machine. It does not have to resist attacks.
         for byte in line.bytes().chain([b'\n']) {
             self.hash = (self.hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01B3);
         }
@@ -169,7 +169,7 @@ impl Trace {
     }
 }
 
-/// A lease as it is stored.
+/// A stored lease.
 #[derive(Debug, Clone)]
 pub(crate) struct Lease {
     pub(crate) owner: String,
@@ -179,56 +179,56 @@ pub(crate) struct Lease {
 /// A partition of an Event Hub.
 pub(crate) type Place = (String, String);
 
-/// What is behind the lock.
+/// The state behind the lock.
 pub(crate) struct Inner {
     pub(crate) random: Random,
-    /// Whether anything goes wrong at present.
+    /// Whether faults happen at present.
     pub(crate) faulty: bool,
     pub(crate) trace: Trace,
     pub(crate) partitions: BTreeMap<Place, Log>,
     /// Events that were dropped before a checkpoint had passed them, by offset.
     pub(crate) dropped: BTreeSet<(Place, String)>,
-    /// Documents by twin, each version that ever was.
+    /// All versions of the documents, by twin.
     pub(crate) documents: BTreeMap<TwinKey, Vec<Version>>,
-    /// How many writes there were.
+    /// Number of writes so far.
     pub(crate) writes: u64,
     pub(crate) leases: BTreeMap<Place, Lease>,
-    /// When each owner was given a lease last, until it gives it back.
+    /// When each owner claimed a lease last, until it releases it.
     pub(crate) claims: BTreeMap<(Place, String), i64>,
-    /// By number and offset.
+    /// By sequence number and offset.
     pub(crate) checkpoints: BTreeMap<Place, (i64, String)>,
     pub(crate) etags: u64,
     pub(crate) notes: BTreeMap<String, Vec<u8>>,
     /// By offset.
     pub(crate) letters: BTreeSet<(Place, String)>,
     pub(crate) hubs: Vec<Hub>,
-    /// Twins whose newest change was lost, and nothing tells of that yet.
+    /// Twins whose newest change was lost and that no later event shows.
     pub(crate) owed: BTreeSet<TwinKey>,
-    /// Until when a service is away: for everybody, or for one process.
+    /// Until when a service is down: for all processes, or for one.
     pub(crate) away: BTreeMap<(Service, Option<String>), i64>,
-    /// When each twin came into being or ended last.
+    /// When each twin was created or deleted last.
     pub(crate) turns: BTreeMap<TwinKey, Ticks>,
-    /// What is on its way into the partitions.
+    /// The messages on their way into the partitions.
     pub(crate) routes: BTreeMap<(Route, String), Queue>,
-    /// Documents that a process created whose end came before the store performed that.
+    /// Documents whose create was performed after the process that had sent it had ended.
     pub(crate) outlived: BTreeSet<TwinKey>,
-    /// How far each partition's checkpoint has been looked at.
+    /// The sequence number up to which each partition's checkpoint has been checked.
     pub(crate) looked_at: BTreeMap<Place, i64>,
     pub(crate) violation: Option<Violation>,
     /// How often each fault happened.
     pub(crate) met: BTreeMap<Fault, u64>,
 }
 
-/// The world.
+/// The simulated world.
 pub(crate) struct World {
     pub(crate) plan: Plan,
     began: Instant,
     inner: Mutex<Inner>,
-    /// Something has arrived in a partition.
+    /// Notified when messages arrive in a partition.
     pub(crate) arrivals: Notify,
-    /// Something is on its way into a partition.
+    /// Notified when messages are sent to a partition.
     pub(crate) routed: Notify,
-    /// An invariant did not hold.
+    /// Notified when an invariant is violated.
     pub(crate) violated: Notify,
 }
 
@@ -272,7 +272,7 @@ impl World {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The present, by a clock that nobody disputes, in ticks.
+    /// The true time, in ticks.
     pub(crate) fn now(&self) -> i64 {
         BEGINNING + (self.began.elapsed().as_nanos() / 100) as i64
     }
@@ -295,7 +295,7 @@ impl World {
         })
     }
 
-    /// The whole trace, where it was kept.
+    /// The whole trace, if it was recorded.
     pub(crate) fn whole_trace(&self) -> Vec<String> {
         self.lock().trace.whole.clone().unwrap_or_default()
     }
@@ -314,7 +314,7 @@ impl World {
         happens
     }
 
-    /// The same for a fault that is rarer than others.
+    /// The same for a rarer fault.
     pub(crate) fn draws_rarely(&self, fault: Fault) -> bool {
         let mut inner = self.lock();
         let rare = self.plan.per_thousand.div_ceil(15);
@@ -325,13 +325,13 @@ impl World {
         self.lock().random.below(end)
     }
 
-    /// A span between these.
+    /// A random duration between these.
     pub(crate) fn span(&self, least: Duration, most: Duration) -> Duration {
         let (least, most) = (least.as_micros() as i64, most.as_micros() as i64);
         Duration::from_micros(self.lock().random.between(least, most) as u64)
     }
 
-    /// Whether a service is away for this process.
+    /// Whether a service is down for this process.
     pub(crate) fn is_away(&self, service: Service, process: &str) -> bool {
         let (now, inner) = (self.now(), self.lock());
         let until = |process: Option<String>| inner.away.get(&(service, process)).copied();
@@ -339,14 +339,14 @@ impl World {
         inner.faulty && until.is_some_and(|until| now < until)
     }
 
-    /// A service goes away for a while.
+    /// Takes a service down for a while.
     pub(crate) fn takes_away(&self, service: Service, process: Option<String>, time: Duration) {
         self.tell(format!("{service:?} is away for {process:?}, for {time:?}"));
         let until = self.now() + (time.as_nanos() / 100) as i64;
         self.lock().away.insert((service, process), until);
     }
 
-    /// Says that an invariant does not hold. The first one counts.
+    /// Reports a violated invariant. Only the first one is kept.
     pub(crate) fn violate(&self, invariant: Invariant, detail: impl Into<String>) {
         let detail = detail.into();
         self.tell(format!("VIOLATED {invariant:?}: {detail}"));
@@ -354,10 +354,10 @@ impl World {
         self.violated.notify_waiters();
     }
 
-    /// Looks at every event that a checkpoint has passed.
-    pub(crate) fn look_at_checkpoint(&self, place: &Place, number: i64, offset: &str) {
+    /// Checks every event that a checkpoint has passed.
+    pub(crate) fn check_checkpoint(&self, place: &Place, number: i64, offset: &str) {
         let mut inner = self.lock();
-        // Of what the partition was before, it says nothing about what it holds now.
+        // A checkpoint of an earlier era says nothing about the current events.
         if !inner.partitions.get(place).is_some_and(|log| log.is_ours(offset)) {
             return;
         }
@@ -377,7 +377,7 @@ impl World {
         }
     }
 
-    /// Every document that differs, with what it says of that: flagged or not.
+    /// Every document that differs or is flagged.
     pub(crate) fn differences(&self) -> Vec<(TwinKey, Difference)> {
         let (now, inner) = (self.now(), self.lock());
         let mut keys: BTreeSet<TwinKey> = inner.documents.keys().cloned().collect();
@@ -395,8 +395,8 @@ impl World {
                 (None, Some(_)) => false,
                 (Some(document), None) => matches!(document.state, State::Deleted),
                 (Some(document), Some(truth)) => match &document.state {
-                    // Where the end of one incarnation and the beginning of the next are lost, and both hold the same, only
-                    // metadata tell them apart, and audits do not compare those.
+                    // If both the deletion of one incarnation and the creation of the next are lost and both have the same content,
+                    // only their metadata differ, and audits do not compare metadata.
                     State::Live { twin, .. } if by_audit => truth.has_the_content_of(twin),
                     State::Live { twin, .. } => truth.is_told_by(twin),
                     State::Partial { .. } | State::Deleted => false,
@@ -423,7 +423,7 @@ impl World {
         inner.documents.keys().filter_map(|key| inner.document(key, now)).collect()
     }
 
-    /// Partitions whose checkpoint is not that of their newest event, but for those that nobody can receive any more.
+    /// Partitions whose checkpoint is not at their newest event, not counting dropped events.
     pub(crate) fn unfinished(&self) -> Vec<(Place, i64, i64)> {
         let inner = self.lock();
         let unfinished = inner.partitions.iter().filter_map(|(place, log)| {
@@ -436,7 +436,7 @@ impl World {
         unfinished.collect()
     }
 
-    /// Events that can never be applied, and are not among the dead letters.
+    /// Events that can never be applied and are not among the dead letters.
     pub(crate) fn lost_dead_letters(&self) -> Vec<(Place, String)> {
         let inner = self.lock();
         let mut lost = Vec::new();
@@ -455,16 +455,16 @@ impl World {
 /// How a document differs from its twin.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Difference {
-    /// It says the same, and that it is flagged.
+    /// It is equal but flagged.
     OnlyFlag,
-    /// It differs, and says that it is flagged.
+    /// It differs and is flagged.
     Flagged,
-    /// It differs, and does not say so.
+    /// It differs without a flag.
     Silent(String),
 }
 
 impl Inner {
-    /// The newest document of a twin, unless somebody has spoilt it, or its time to live is over.
+    /// The newest document of a twin, unless it is unreadable or expired.
     pub(crate) fn document(&self, key: &TwinKey, now: i64) -> Option<Document> {
         let newest = self.documents.get(key)?.last()?;
         if newest.has_expired(now) {
@@ -473,7 +473,7 @@ impl Inner {
         serde_json::from_str(&newest.json).ok()
     }
 
-    /// The newest event of a partition that its checkpoint has passed; −1: none of those that it holds now.
+    /// The newest event of a partition that its checkpoint has passed. −1: none of the current era.
     pub(crate) fn done(&self, place: &Place) -> i64 {
         let ours = |offset: &str| self.partitions.get(place).is_some_and(|log| log.is_ours(offset));
         match self.checkpoints.get(place) {
@@ -482,14 +482,14 @@ impl Inner {
         }
     }
 
-    /// The newest one that could be read.
+    /// The newest version that can be read.
     fn readable(&self, key: &TwinKey) -> Option<Document> {
         let versions = self.documents.get(key)?;
         versions.iter().rev().find_map(|version| serde_json::from_str(&version.json).ok())
     }
 
-    /// Whether nothing of an ended twin shows in this document: it is a tombstone, or what the hub has now. A module that a repair
-    /// has brought in since its device was created again has no newer time than that of the answer, in whole seconds.
+    /// Whether the document shows nothing of a deleted twin: it is a tombstone, or equals the hub's twin. A module that a repair
+    /// has created after its device was created again has only the time of the answer, in whole seconds.
     fn shows_nothing_ended(&self, key: &TwinKey, document: &Document) -> bool {
         match &document.state {
             State::Deleted => true,
@@ -502,7 +502,7 @@ impl Inner {
         }
     }
 
-    /// Why this event is not finished, if it is not.
+    /// Why this event is not completed, if it is not.
     fn unfinished(&self, place: &Place, routed: &Routed) -> Option<String> {
         let event = (place.clone(), routed.message.position.offset.to_string());
         if self.letters.contains(&event) || self.dropped.contains(&event) {
@@ -516,7 +516,7 @@ impl Inner {
             return Some(format!("{key} takes no account of what happened at {at}: {document:?}"));
         }
         let modules = self.documents.keys().filter(|module| module.is_module() && module.parent() == *key);
-        // What comes into being when nobody waits for it any more may come after its device's end. An audit finds it.
+        // A create that is performed after its process has ended may come after the device's cascade. An audit finds it.
         let late = modules.filter(|module| routed.ends_device && !self.outlived.contains(*module)).find(
             |module| {
                 let document = self.readable(module);
@@ -529,12 +529,12 @@ impl Inner {
     }
 }
 
-/// Whether a document holds what an operation at this moment did, or something newer, or says that it may not.
+/// Whether a document contains the effect of an operation at this time or of a newer one, or is flagged.
 fn takes_account_of(document: &Document, at: Ticks) -> bool {
     document.is_flagged() || document.last >= at || document.confirmed_until >= Some(at)
 }
 
-/// A time of day, a little off.
+/// A clock that differs from the true time.
 pub(crate) struct Clock {
     pub(crate) world: Arc<World>,
     pub(crate) ahead: i64,

@@ -1,4 +1,4 @@
-//! Receive and parse: what every consumer of these events does at least.
+//! Receiving and parsing: the minimum that every consumer of these events does.
 
 use std::{
     sync::{Arc, OnceLock},
@@ -19,17 +19,17 @@ use time::OffsetDateTime;
 use super::{Took, Watch};
 use crate::azure::Ends;
 
-/// As the daemon's default.
+/// The daemon's default.
 const PREFETCH: u32 = 2000;
 
-/// Which events.
+/// Which events to receive.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Receive {
     pub(crate) endpoints: Endpoints,
-    /// Behind these.
+    /// Receives the events after these positions.
     pub(crate) after: Ends,
-    /// Up to these.
+    /// Receives the events up to and including these positions.
     pub(crate) until: Ends,
 }
 
@@ -63,11 +63,11 @@ impl Receive {
     }
 }
 
-/// Of one partition, with a connection of its own, as the daemon has it.
+/// The reader of one partition. As in the daemon, it has its own connection.
 struct Reader {
     endpoints: Endpoints,
     credential: Arc<dyn TokenCredential>,
-    /// Started with the first event of any partition.
+    /// Started by the first event of any partition.
     watch: Arc<OnceLock<Watch>>,
     hub: String,
     partition: usize,
@@ -98,7 +98,7 @@ impl Reader {
             let event = event?;
             if self.watch.get().is_none() {
                 let started = Watch::start()?;
-                // Another partition may have been first.
+                // Another partition may have received the first event.
                 let _ = self.watch.set(started);
             }
             let body = event.event_data().body().context("an event without a body")?;

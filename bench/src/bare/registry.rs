@@ -1,4 +1,4 @@
-//! What a backfill and an audit cost at least: the same twins, with the clients alone.
+//! The minimum cost of a backfill and an audit: the same twins, with the clients alone.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -13,28 +13,28 @@ use twinsync::domain::id::{DocumentIdScheme, HubName, TwinKey};
 
 use super::{Took, Watch, connect};
 
-/// As the product asks for them.
+/// The page size that the product requests.
 const ROWS: usize = 1_000;
 const API_VERSION: &str = "api-version=2021-04-12";
 const MOST_ROWS: &str = "x-ms-max-item-count";
 const CONTINUATION: &str = "x-ms-continuation";
 const QUERY: &str = "SELECT * FROM devices";
 
-/// Reads every device's twin from the hub and creates its document. Who they are is found out before anything is measured.
+/// Reads every device's twin from the hub and creates its document. The device ids are read before the measurement.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Fill {
     pub(crate) endpoints: Endpoints,
-    /// Twins under way at the same time.
+    /// Number of twins that are processed concurrently.
     pub(crate) concurrency: usize,
 }
 
 /// Reads the pages of a query over all devices, and each device's document.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct Look {
+pub(crate) struct Scan {
     pub(crate) endpoints: Endpoints,
-    /// Documents under way at the same time.
+    /// Number of documents that are read concurrently.
     pub(crate) concurrency: usize,
 }
 
@@ -74,7 +74,7 @@ impl Fill {
     }
 }
 
-impl Look {
+impl Scan {
     pub(super) async fn perform(self) -> Result<Took> {
         let container = connect(&self.endpoints).await?;
         let hub = Hub::new(self.endpoints)?;

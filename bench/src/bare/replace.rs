@@ -1,4 +1,4 @@
-//! Read and conditional replace: what every writer that loses no update does at least.
+//! Read and conditional replace: the minimum that every writer without lost updates does.
 
 use std::{
     num::NonZeroU32,
@@ -21,30 +21,31 @@ use tokio::time::MissedTickBehavior;
 
 use super::{Took, Watch};
 
-/// Documents per page while they are looked for, before anything is measured.
+/// Number of documents per page of the query before the measurement.
 const PAGE: NonZeroU32 = NonZeroU32::new(5_000).expect("5,000 is not 0");
-/// Documents of which the size is looked at.
+/// Number of documents whose size is measured.
 const WEIGHED: NonZeroU32 = NonZeroU32::new(100).expect("100 is not 0");
-/// How often a loop at a rate wakes up.
+/// How often a loop with a rate wakes up.
 const TICK: Duration = Duration::from_millis(5);
 
-/// How fast.
+/// The speed of the loop.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) enum Pace {
-    /// Read and replace every document once, so many at the same time.
+    /// Reads and replaces every document once, this many concurrently.
     Concurrent(usize),
-    /// Replace, without reading, so many documents per second, for so many seconds: as a writer with a warm cache does.
+    /// Replaces this many documents per second without reading them, for this many seconds. A writer with a warm cache
+    /// does the same.
     Rate(f64, f64),
 }
 
-/// Which documents.
+/// Which documents to replace.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Replace {
     pub(crate) endpoints: Endpoints,
     pub(crate) pace: Pace,
-    /// Of the order in which documents have their turn.
+    /// Seed for the order of the documents.
     pub(crate) seed: u64,
 }
 
@@ -99,7 +100,7 @@ async fn at_rate(container: &ContainerClient, rows: Vec<Row>, rate: f64, seconds
     while began.elapsed().as_secs_f64() < seconds {
         ticks.tick().await;
         let due = (began.elapsed().as_secs_f64() * rate) as u64;
-        // One document has one write at a time, as with the daemon.
+        // As in the daemon, one document has at most one write at a time.
         let round = usize::try_from(due - done)?.min(documents);
         let first = usize::try_from(done)? % documents;
         cached.rotate_left(first);
@@ -137,12 +138,12 @@ async fn replace(container: &ContainerClient, row: &Row, item: &Value, etag: &st
     Ok(answer.headers().etag().context("a document without an ETag")?.to_string())
 }
 
-/// Bytes of a document as it is written, the mean of some.
+/// The mean size of some documents in bytes, in the form in which they are written.
 ///
 /// # Errors
 /// Cosmos DB does not answer.
 pub(crate) async fn document_bytes(endpoints: &Endpoints) -> Result<f64> {
-    /// What the account adds, none of which is written.
+    /// The properties that the account adds. They are not written.
     const ADDED: [&str; 6] = ["_rid", "_self", "_etag", "_attachments", "_ts", "_lsn"];
     let container = connect(endpoints).await?;
     let options = QueryOptions::default().with_max_item_count(MaxItemCountHint::Limit(WEIGHED));
@@ -173,7 +174,7 @@ async fn rows(container: &ContainerClient) -> Result<Vec<Row>> {
     Ok(rows)
 }
 
-/// With the options that the daemon has for an emulator.
+/// Connects with the options that the daemon uses for an emulator.
 pub(crate) async fn connect(endpoints: &Endpoints) -> Result<ContainerClient> {
     let endpoint: AccountEndpoint = endpoints.cosmos.parse()?;
     let account =

@@ -1,4 +1,4 @@
-//! What the daemon's scans over the container cost.
+//! The request units of the daemon's scans over the container.
 
 use std::{fmt, pin::pin};
 
@@ -12,16 +12,16 @@ use twinsync::{
 
 use super::{Fleet, Policy, start, written};
 
-/// Documents of the containers that are scanned over.
+/// Numbers of documents in the scanned containers.
 const COUNTS: [usize; 2] = [1_000, 10_000];
-/// For which it is told what that would come to.
+/// The number of documents for which the price is extrapolated.
 const LARGE: f64 = 1_000_000.0;
-/// Documents in a page of a scan, at most; fewer where a page is full of bytes.
+/// Maximum number of documents in a page of a scan. A page whose size limit is reached has fewer.
 const PAGE: f64 = 1_000.0;
 /// Bytes of each document.
 const BYTES: usize = 2 << 10;
-/// One of so many documents is flagged.
-const DOUBTFUL: usize = 100;
+/// One document in this many is flagged.
+const FLAGGED_INTERVAL: usize = 100;
 const CONCURRENCY: usize = 16;
 
 /// A scan over one container.
@@ -34,7 +34,7 @@ pub(super) struct Scan {
     found: usize,
     pages: usize,
     request_units: f64,
-    /// What point reads of everything that it found would cost.
+    /// The price of point reads of all documents that it found.
     as_reads: f64,
     scans: u64,
 }
@@ -45,7 +45,7 @@ pub(super) struct Scans {
 }
 
 impl Scans {
-    /// Each scan over each container.
+    /// Measures each scan over each container.
     pub(super) async fn measure(&self) -> Result<Vec<Scan>> {
         let mut scans = Vec::new();
         for count in COUNTS {
@@ -59,7 +59,7 @@ impl Scans {
                 let mut document = template.clone();
                 document.key.device = format!("device-{number:06}");
                 document.id.clone_from(&document.key.device);
-                if number % DOUBTFUL == 0 {
+                if number % FLAGGED_INTERVAL == 0 {
                     document.flags.insert(Flag::Gap);
                 }
                 documents.push(document);
@@ -98,14 +98,13 @@ impl Scans {
     }
 }
 
-/// What a scan costs: so much per page, and so much for each document that it finds. Both scans took as many pages: one per
-/// physical partition.
+/// The price of a scan: per page, and per document that it finds. Both scans had the same number of pages: one per physical partition.
 fn prices(small: &Scan, large: &Scan) -> (f64, f64) {
     let each = (large.request_units - small.request_units) / (large.found - small.found).max(1) as f64;
     ((large.request_units - each * large.found as f64) / large.pages.max(1) as f64, each)
 }
 
-/// What a scan over many documents comes to, of which as many are found as of those of `large`.
+/// The extrapolated price of a scan over many documents, with the same share of found ones as in `large`.
 fn beyond(small: &Scan, large: &Scan) -> String {
     let (page, each) = prices(small, large);
     let found = (LARGE * large.found as f64 / large.documents as f64).round();
@@ -113,7 +112,7 @@ fn beyond(small: &Scan, large: &Scan) -> String {
     format!("{page:.2} × {pages:.0} + {each:.4} × {found:.0} = {:.0}", page * pages + each * found)
 }
 
-/// All of them, and what they come to over a large container.
+/// All scans, with the extrapolated prices for a large container.
 pub(super) fn table(f: &mut fmt::Formatter<'_>, scans: &[Scan]) -> fmt::Result {
     writeln!(
         f,

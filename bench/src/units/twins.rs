@@ -1,4 +1,4 @@
-//! Documents as the daemon stores them, of twins as the hub has them.
+//! Documents as the daemon stores them, made of the hub's twins.
 
 use anyhow::{Context, Result, ensure};
 use devkit::iothub::{Hub, Operation, Options, Timestamp, TwinId};
@@ -12,9 +12,9 @@ use twinsync::domain::{
     ticks::Ticks,
 };
 
-/// Properties in a group of them.
+/// Number of properties in a group.
 const GROUP: usize = 8;
-/// 2026-01-01 in milliseconds, and how far apart changes are.
+/// 2026-01-01 in milliseconds, and the time between changes.
 const START_MILLISECONDS: i64 = 1_767_225_600_000;
 const STEP: std::time::Duration = std::time::Duration::from_millis(1_234);
 
@@ -27,10 +27,10 @@ pub(super) struct Fleet {
 }
 
 impl Fleet {
-    /// Without a twin.
+    /// A fleet without twins.
     ///
     /// # Errors
-    /// None that can be met: the times are constants.
+    /// Does not happen: the times are constants.
     pub(super) fn new() -> Result<Self> {
         let hub = Hub::new(Options::default(), Timestamp::from_ticks(START_MILLISECONDS * 10_000));
         let name = HubName::new(hub.name());
@@ -38,10 +38,10 @@ impl Fleet {
         Ok(Self { hub, name, at, changes: 0 })
     }
 
-    /// Registers a device and lets it report, until its document has this size.
+    /// Registers a device and writes its twin until its document has this size.
     ///
     /// # Errors
-    /// The hub refuses it, or the document cannot be made that small.
+    /// The hub refuses a write, or the document cannot be that small.
     pub(super) fn register(&mut self, number: usize, bytes: usize) -> Result<TwinKey> {
         let device = format!("device-{number:06}");
         let key = TwinKey::device(self.name.clone(), device.clone());
@@ -49,7 +49,7 @@ impl Fleet {
         let tags = json!({"site": "north", "building": number % 10});
         self.apply(&Operation::Create { id, twin: Some(json!({"tags": tags})) })?;
         self.report(&key, 5)?;
-        // Desired properties in groups, as real twins have them; the last tag makes up for the rest.
+        // Desired properties in groups, as in real twins. A tag fills the remaining bytes.
         let mut settings = 0;
         loop {
             let missing = bytes.saturating_sub(self.size(&key)?);
@@ -71,7 +71,7 @@ impl Fleet {
         Ok(key)
     }
 
-    /// The device reports so many new values.
+    /// Reports this many new values as the device.
     ///
     /// # Errors
     /// The hub refuses them.
@@ -85,7 +85,7 @@ impl Fleet {
         })
     }
 
-    /// The document of a twin, as after a change that came by the stream.
+    /// The document of a twin, in the state after a change from the stream.
     ///
     /// # Errors
     /// There is no such twin.
@@ -103,7 +103,7 @@ impl Fleet {
         decide(&mut document, &TwinEvent { key: key.clone(), at: self.at, change }, self.at, &rules);
         let mut document = document.context("the event is not applied")?;
         document.operation = document::Operation::Update;
-        // What changes do not bring, and what the next one drops.
+        // A document that changes have written has these differences from the registry's answer.
         if let document::State::Live { born, twin } = &mut document.state {
             *born = Ticks::from_unix_milliseconds(START_MILLISECONDS);
             twin.root.retain(|name, _| name == "status");

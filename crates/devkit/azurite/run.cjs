@@ -1,12 +1,12 @@
-// Runs Azurite's blob service until standard input ends, which it does whatever becomes of the parent process.
+// Runs Azurite's blob service until standard input ends. It ends whenever the parent process ends, for whatever reason.
 "use strict";
 
 let stopping = false;
 process.stdin.resume();
 process.stdin.once("end", stop);
 
-// Azurite's own way to stop: closes the port and writes what it holds to disk. It listens to that a moment after it says
-// that it serves.
+// Emits SIGTERM, which is how Azurite stops: it closes the port and writes its data to disk. It installs its handler a
+// moment after it prints that it listens, so this is tried until there is a handler.
 function stop() {
   stopping = true;
   if (!process.emit("SIGTERM")) {

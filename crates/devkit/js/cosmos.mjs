@@ -1,4 +1,4 @@
-// Azure's JavaScript client for Cosmos DB as a conformance test of devkit's Cosmos DB host. See README.md for the commands.
+// Azure's JavaScript client for Cosmos DB, as a conformance test of devkit's Cosmos DB host. README.md describes the commands.
 
 import { CosmosClient } from "@azure/cosmos";
 
@@ -20,7 +20,7 @@ function clientOf({ endpoint, key }) {
   return new CosmosClient({
     endpoint,
     key,
-    // The host is one region on a loopback address; a test must see the first error, not what comes after retries.
+    // The host is one region on a loopback address. Without retries, a test sees the first error.
     connectionPolicy: {
       enableEndpointDiscovery: false,
       requestTimeout: 10_000,
@@ -42,7 +42,7 @@ function printResponse(response) {
   });
 }
 
-/** Creates database and container where they do not exist. */
+/** Creates database and container if they do not exist. */
 async function create(values) {
   const { database, statusCode } = await clientOf(values).databases.createIfNotExists({ id: values.database });
   const container = await database.containers.createIfNotExists({
@@ -60,12 +60,12 @@ async function upsert(values) {
   }
 }
 
-/** Reads one document; a missing one is the status 404 and no error. */
+/** Reads one document. If it is missing, the status is 404, and that is no error. */
 async function read(values) {
   printResponse(await containerOf(values).item(values.id, values["partition-key"]).read());
 }
 
-/** Replaces one document twice on the ETag of one read: the second must fail with 412. */
+/** Replaces one document twice with the ETag of one read. The second replace must fail with 412. */
 async function replaceStale(values) {
   const item = containerOf(values).item(values.id, values["partition-key"]);
   const { resource, etag } = await item.read();
@@ -74,7 +74,7 @@ async function replaceStale(values) {
   await item.replace({ ...resource, changed: 2 }, { accessCondition });
 }
 
-/** Prints each document that a query finds, then their number and the charge. */
+/** Prints each document that a query returns, then their number and the request units. */
 async function query(values) {
   const specification = { query: values.query, parameters: JSON.parse(values.parameters) };
   const partitionKey = values["partition-key"];

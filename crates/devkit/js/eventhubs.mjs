@@ -1,4 +1,5 @@
-// Azure's JavaScript client for Event Hubs as a conformance test of devkit's broker. See README.md for the commands.
+// Azure's JavaScript client for Event Hubs, as a conformance test of devkit's broker. README.md describes the
+// commands.
 
 import {
   EventHubConsumerClient,
@@ -9,7 +10,7 @@ import {
 
 import { describe, main, print, readLines } from "./lines.mjs";
 
-// A test must see the first error, not what comes after retries.
+// Without retries, a test sees the first error.
 const noRetries = { retryOptions: { maxRetries: 0, timeoutInMs: 10_000 } };
 
 const options = {
@@ -30,14 +31,14 @@ function consumerOf({ connection, hub, group }) {
   return new EventHubConsumerClient(group, connection, hub, noRetries);
 }
 
-/** Closes a client and says how long that took. */
+/** Closes a client and prints how long that took. */
 async function close(client) {
   const started = performance.now();
   await client.close();
   print({ closedMilliseconds: Math.round(performance.now() - started) });
 }
 
-/** An EventData, or an annotated message where the line asks for what only that can carry. */
+/** An EventData, or an annotated message if the line has fields that only such a message can have. */
 function toEvent({ body, properties, annotations, contentType, contentEncoding, correlationId }, partitionKey) {
   if (annotations === undefined && contentEncoding === undefined) {
     return { body, properties, contentType, correlationId };
@@ -46,7 +47,7 @@ function toEvent({ body, properties, annotations, contentType, contentEncoding, 
     body,
     bodyType: "data",
     applicationProperties: properties,
-    // The client writes the batch's key on EventData only.
+    // The client sets the batch's partition key on EventData only.
     messageAnnotations: {
       ...annotations,
       ...(partitionKey !== undefined && { "x-opt-partition-key": partitionKey }),
@@ -55,7 +56,7 @@ function toEvent({ body, properties, annotations, contentType, contentEncoding, 
   };
 }
 
-/** Sends single events, or as few batches as they fit in. */
+/** Sends single events, or as few batches as possible. */
 async function publish(values) {
   const events = (await readLines()).map((line) => toEvent(line, values["partition-key"]));
   const target = {
@@ -108,7 +109,7 @@ function fromEvent(event, partition) {
   };
 }
 
-/** Prints the first events from a position, of one partition or all. */
+/** Prints the first events from a position, of one partition or of all. */
 async function receive(values) {
   const client = consumerOf(values);
   const wanted = Number(values.count);
@@ -163,13 +164,13 @@ async function properties(values) {
 }
 
 /**
- * Opens a receiver with the owner level `first`, then one with `second`, and prints which one loses with which
- * error. The partition needs an event that was there before.
+* Opens a receiver with the owner level `first`, then one with `second`. Prints which one is closed, and with which error.
+ * The partition must already contain an event.
  */
 async function epoch(values) {
   const loser = deferred();
   const timer = setTimeout(
-    () => loser.reject(new Error(`nobody lost after ${values.timeout} s`)),
+    () => loser.reject(new Error(`no receiver was closed within ${values.timeout} s`)),
     Number(values.timeout) * 1000,
   );
   const open = (name) => {
@@ -208,7 +209,7 @@ async function epoch(values) {
   }
 }
 
-/** `Promise.withResolvers`, which Node.js has since version 22. */
+/** As `Promise.withResolvers`, which Node.js only has since version 22. */
 function deferred() {
   const parts = {};
   parts.promise = new Promise((resolve, reject) => Object.assign(parts, { resolve, reject }));

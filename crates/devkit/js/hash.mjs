@@ -1,4 +1,5 @@
-// The partition that the client's own buffered producer chooses for each key on stdin, one JSON string a line.
+// Prints the partition that the client's own buffered producer chooses for each key on stdin (one JSON string
+// per line).
 
 import { createRequire } from "node:module";
 import { join } from "node:path";
@@ -6,7 +7,7 @@ import { pathToFileURL } from "node:url";
 
 import { main, print, readLines } from "./lines.mjs";
 
-// The function is internal, hence by path; the version of the package is pinned.
+// The function is internal, so it is imported by its path. The version of the package is pinned.
 async function partition({ partitions }) {
   const entry = createRequire(import.meta.url).resolve("@azure/event-hubs");
   const root = entry.slice(0, entry.lastIndexOf("event-hubs") + "event-hubs".length);

@@ -1,4 +1,4 @@
-// What the scripts share: JSON lines in and out, and one way to fail.
+// Shared by the scripts: input and output of JSON lines, and reporting of errors.
 
 import { createInterface } from "node:readline";
 import { parseArgs } from "node:util";
@@ -8,7 +8,7 @@ export function print(value) {
   process.stdout.write(`${JSON.stringify(value)}\n`);
 }
 
-/** All JSON lines of stdin. */
+/** Reads all JSON lines of stdin. */
 export async function readLines() {
   const values = [];
   for await (const line of createInterface({ input: process.stdin })) {
@@ -17,7 +17,7 @@ export async function readLines() {
   return values;
 }
 
-/** A client's error in a form that tests can compare. */
+/** Describes a client's error in a form that tests can compare. */
 export function describe(error) {
   return {
     name: error?.name,
@@ -28,11 +28,11 @@ export function describe(error) {
 }
 
 /**
- * Runs the command named by the first argument with its options, then ends the process. A failure is a line
- * `{"error": …}` and exit code 1; an unknown command or option is a line too, and exit code 2.
+* Runs the command that the first argument names with its options, then ends the process. If it fails, prints a line `{"error": …}`
+ * and ends with exit code 1. For an unknown command or option, prints such a line and ends with exit code 2.
  *
- * The end is explicit because a client of Event Hubs that has lost a link keeps the timer of that link's token, and
- * with it the process, for most of an hour.
+* The process is ended explicitly, because a client of Event Hubs that has lost a link keeps the timer of that link's token. This would keep
+ * the process alive for most of an hour.
  */
 export async function main(commands, options) {
   const code = await run(commands, options);

@@ -1,7 +1,8 @@
 //! Azure Blob Storage: Microsoft's Azurite as a child process, on loopback and without telemetry.
 //!
-//! What was stored outlives [`Azurite::stop`] and [`Azurite::restart`], as an outage of the service would leave it; it
-//! is gone with the value itself. The child ends with this process, whatever becomes of it: its standard input closes.
+//! Stored data survives [`Azurite::stop`] and [`Azurite::restart`], as it survives an outage of the service. It is
+//! deleted when the value is dropped. The child process ends whenever this process ends, because its standard input is
+//! closed then.
 
 mod authority;
 mod busy;
@@ -26,49 +27,49 @@ use crate::npm::{self, Package};
 pub use busy::Busy;
 pub use sas::{Permissions, Validity};
 
-/// What `devkit/azurite` consists of, without installed packages.
+/// The files of `devkit/azurite`, without installed packages.
 const PACKAGE: Package = Package {
     name: "azurite",
     purpose: "Azurite, the storage emulator,",
     files: &[".npmrc", "package-lock.json", "package.json", "run.cjs"],
 };
 
-/// How long Azurite may take until it listens, and until it has written what it holds and ended.
+/// Time limit for starting to listen, and for writing the data and ending.
 const LIMIT: Duration = Duration::from_secs(30);
 
-/// What it prints in front of its address.
+/// The text that Azurite prints before its address.
 const LISTENING: &str = "successfully listens on ";
 
-/// Why Azurite could not be used.
+/// Why Azurite cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// It cannot be installed or started.
+    /// Azurite cannot be installed or started.
     #[error(transparent)]
     Npm(#[from] npm::Error),
-    /// There is no place for its data.
+    /// The directory for its data cannot be created.
     #[error("cannot create a directory for Azurite's data")]
     Data(#[source] std::io::Error),
-    /// It ended instead of listening.
+    /// Azurite ended instead of listening.
     #[error("Azurite ended with {status} instead of listening on {address}: {stderr}")]
     Ended {
         /// Its exit status.
         status: ExitStatus,
-        /// Where it should listen.
+        /// The address on which it should listen.
         address: SocketAddr,
-        /// What it said.
+        /// Its output on standard error.
         stderr: String,
     },
-    /// It neither listens nor ends.
+    /// Azurite did not do something within the time limit.
     #[error("Azurite did not {operation} within {limit} s", limit = LIMIT.as_secs())]
     TooLong {
-        /// What it should do.
+        /// What it did not do.
         operation: &'static str,
     },
-    /// The system refused something.
+    /// An operation on the process failed.
     #[error("cannot {operation} Azurite")]
     System {
-        /// What was tried.
+        /// The operation that failed.
         operation: &'static str,
         /// Reason given by the system.
         #[source]
@@ -76,17 +77,17 @@ pub enum Error {
     },
 }
 
-/// How clients reach it, and prove who they are.
+/// How clients connect and authenticate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
     /// Plain http, with signatures.
     Signatures,
-    /// https, where tokens of Entra ID are taken as well: Azurite looks at what they say, and not at their signature. The
-    /// certificate is of an authority of this run, see [`Azurite::authority`].
+    /// https, where tokens of Entra ID are accepted as well. Azurite checks their contents, but not their signature. The
+    /// certificate is issued by the authority of this run, see [`Azurite::authority`].
     Tokens,
 }
 
-/// A storage account with blobs. Dropping it kills the process and deletes what was stored.
+/// A blob storage account. Dropping it kills the process and deletes the data.
 #[derive(Debug)]
 pub struct Azurite {
     script: PathBuf,
@@ -97,19 +98,19 @@ pub struct Azurite {
 }
 
 impl Azurite {
-    /// Installs Azurite where that was not done before, starts it on `listen` (port 0 takes a free one), and waits until
-    /// it listens.
+    /// Installs Azurite if necessary, starts it on `listen` (with port 0, the system chooses a free port), and waits
+    /// until it listens.
     ///
     /// # Errors
-    /// Node.js or npm are missing, the installation fails, or the address is taken.
+    /// Node.js or npm are missing, the installation fails, or the address is in use.
     pub async fn start(listen: SocketAddr) -> Result<Self, Error> {
         Self::start_with(listen, Access::Signatures).await
     }
 
-    /// The same for clients of another kind.
+    /// Starts Azurite as [`Self::start`] does, with this kind of access.
     ///
     /// # Errors
-    /// As there, or no certificate can be made.
+    /// As for [`Self::start`], or no certificate can be made.
     pub async fn start_with(listen: SocketAddr, access: Access) -> Result<Self, Error> {
         let installed = PACKAGE.provision(&npm::default_directory()).await?;
         let data = tempfile::Builder::new().prefix("devkit-azurite-").tempdir().map_err(Error::Data)?;
@@ -128,44 +129,44 @@ impl Azurite {
         Ok(Self { script, address, data, certificates, process: Mutex::new(Some(process)) })
     }
 
-    /// Where it listens.
+    /// The address that it listens on.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// The account's URL, without a slash at its end: `http://host:port/account`, or https.
+    /// The account's URL, without a slash at the end: `http://host:port/account`, or the same with https.
     pub fn endpoint(&self) -> String {
         let scheme = if self.certificates.is_some() { "https" } else { "http" };
         format!("{scheme}://{}/{}", self.address, sas::ACCOUNT)
     }
 
-    /// The certificate that a client has to trust, where it speaks https. `SSL_CERT_FILE` may name it.
+    /// The certificate that a client has to trust, if https is used. `SSL_CERT_FILE` may name it.
     pub fn authority(&self) -> Option<&Path> {
         self.certificates.as_ref().map(|(_, files)| files.authority.as_path())
     }
 
-    /// A container's URL with a signature of the whole account, which allows everything, creating the container
-    /// included.
+    /// A container's URL with a signature of the account. The signature allows everything, including the creation of the
+    /// container.
     pub fn account_url(&self, container: &str, validity: Validity) -> String {
         format!("{}/{container}?{}", self.endpoint(), sas::account(validity))
     }
 
-    /// A container's URL with a signature that is good for its blobs only, and cannot create the container.
+    /// A container's URL with a signature for its blobs only. It does not allow the creation of the container.
     pub fn container_url(&self, container: &str, permissions: Permissions, validity: Validity) -> String {
         format!("{}/{container}?{}", self.endpoint(), sas::container(container, permissions, validity))
     }
 
-    /// Stops the service: connections are refused from here on. Does nothing if it is stopped.
+    /// Stops the service. Connections are refused from then on. Does nothing if it is stopped already.
     ///
     /// # Errors
-    /// It does not end.
+    /// The process does not end.
     pub async fn stop(&self) -> Result<(), Error> {
-        // A frozen process could not do it.
+        // A paused process could not end.
         self.resume().await?;
         let Some(mut process) = self.process.lock().await.take() else {
             return Ok(());
         };
-        // The end of its input asks it to write what it holds and to end.
+        // The end of its standard input makes it write its data and end.
         drop(process.stdin.take());
         match tokio::time::timeout(LIMIT, process.wait()).await {
             Ok(ended) => ended.map(drop).map_err(|source| Error::System { operation: "wait for", source }),
@@ -173,10 +174,10 @@ impl Azurite {
         }
     }
 
-    /// Starts the service again, on the same port and with what was stored before. Stops it first where it runs.
+    /// Starts the service again, on the same port and with the stored data. Stops it first if it is running.
     ///
     /// # Errors
-    /// It does not end, or cannot be started again.
+    /// The process does not end, or cannot be started again.
     pub async fn restart(&self) -> Result<(), Error> {
         self.stop().await?;
         let files = self.certificates.as_ref().map(|(_, files)| files);
@@ -185,7 +186,7 @@ impl Azurite {
         Ok(())
     }
 
-    /// Freezes the service: connections stay open and nothing is answered, until [`Azurite::resume`].
+    /// Pauses the process until [`Azurite::resume`]: connections stay open, and nothing is answered.
     ///
     /// # Errors
     /// The signal cannot be sent.
@@ -193,7 +194,7 @@ impl Azurite {
         self.signal("-STOP", "pause").await
     }
 
-    /// Lets a frozen service go on.
+    /// Resumes a paused process.
     ///
     /// # Errors
     /// The signal cannot be sent.
@@ -210,7 +211,7 @@ impl Azurite {
     }
 }
 
-/// Starts the process and waits until it says where it listens.
+/// Starts the process and waits until it prints its address.
 async fn spawn(
     script: &Path,
     listen: SocketAddr,
@@ -226,7 +227,7 @@ async fn spawn(
         .args(["--blobHost", &listen.ip().to_string(), "--blobPort", &listen.port().to_string()])
         .arg("--location")
         .arg(data.path())
-        // The account's name is in the path; versions of the API that are newer than Azurite are let through.
+        // The account's name is part of the path. API versions that are newer than Azurite are accepted.
         .args(["--disableProductStyleUrl", "--skipApiVersionCheck", "--disableTelemetry", "--silent"])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -260,13 +261,13 @@ async fn spawn(
         Ok(address) => address?,
         Err(_elapsed) => return Err(Error::TooLong { operation: "listen" }),
     };
-    // A pipe that nobody reads would fill up and stop it.
+    // The output must be read, otherwise the pipe fills up and blocks the process.
     tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
     if let Some(stderr) = process.stderr.take() {
         tokio::spawn(async move {
             let mut lines = BufReader::new(stderr).lines();
             while let Ok(Some(line)) = lines.next_line().await {
-                tracing::warn!(line, "azurite complains");
+                tracing::warn!(line, "azurite wrote to standard error");
             }
         });
     }

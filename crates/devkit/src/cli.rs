@@ -21,7 +21,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::{signal::unix, time::Instant};
 
-/// How often a run's progress and the mirror's state are looked at.
+/// How often the progress of a run and the documents are checked.
 const POLL: Duration = Duration::from_millis(200);
 
 /// A local Azure for twinsync: Event Hubs, Cosmos DB and an IoT hub with a fleet of devices.
@@ -41,16 +41,16 @@ pub(crate) struct Up {
     /// Address to listen on.
     #[arg(long, default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST))]
     address: IpAddr,
-    /// Port of the Event Hubs broker; 0 takes a free one.
+    /// Port of the Event Hubs broker; 0 chooses a free one.
     #[arg(long, default_value_t = 0)]
     eventhubs_port: u16,
-    /// Port of Cosmos DB; 0 takes a free one.
+    /// Port of Cosmos DB; 0 chooses a free one.
     #[arg(long, default_value_t = 0)]
     cosmos_port: u16,
-    /// Port of IoT Hub's service API; 0 takes a free one.
+    /// Port of IoT Hub's service API; 0 chooses a free one.
     #[arg(long, default_value_t = 0)]
     iothub_port: u16,
-    /// Port of the control interface; 0 takes a free one.
+    /// Port of the control interface; 0 chooses a free one.
     #[arg(long, default_value_t = 0)]
     control_port: u16,
     /// Partitions of each Event Hub.
@@ -59,7 +59,7 @@ pub(crate) struct Up {
     /// Event Hub for lifecycle events.
     #[arg(long, default_value = "lifecycle")]
     lifecycle_hub: String,
-    /// Event Hub for twin changes; may be the same.
+    /// Event Hub for twin changes; may be the same as for lifecycle events.
     #[arg(long, default_value = "twin-changes")]
     twin_changes_hub: String,
     /// A consumer group besides $Default; may be repeated.
@@ -68,33 +68,33 @@ pub(crate) struct Up {
     /// Name of the IoT hub.
     #[arg(long, default_value = "devkit-hub")]
     iothub_name: String,
-    /// Name of a further IoT hub, with a service API on a free port and routes to the same Event Hubs; may be repeated.
+    /// Name of another IoT hub, with a service API on a free port and routes to the same Event Hubs; may be repeated.
     #[arg(long = "another-iothub", value_name = "NAME")]
     more_iothubs: Vec<String>,
-    /// Tier whose limits the IoT hub's service API keeps: F1, S1, S2 or S3; without it nothing is limited.
+    /// Tier whose limits the IoT hub's service API applies: F1, S1, S2 or S3. Without it, there are no limits.
     #[arg(long, value_parser = tier)]
     iothub_tier: Option<Tier>,
     /// Units of the tier.
     #[arg(long, default_value_t = 1, requires = "iothub_tier")]
     iothub_units: u32,
-    /// Changes that each IoT hub remembers, for failovers and stale queries; 0 remembers nothing. Stale queries switch it on
-    /// by themselves.
+    /// Number of changes that each IoT hub remembers, for failovers and for queries that show an earlier state. 0 remembers nothing. Such
+    /// queries switch the history on automatically.
     #[arg(long, value_name = "CHANGES", default_value_t = 0)]
     history: usize,
-    /// Provisioned request units per second, at least 400; without it nothing is throttled.
+    /// Provisioned request units per second, at least 400. Without it, nothing is throttled.
     #[arg(long)]
     throughput: Option<u64>,
-    /// Physical partitions of the Cosmos DB container, at most 100: as many as the SDK sends a query to. With many documents,
-    /// more of them make requests cheaper for this process.
+    /// Physical partitions of the Cosmos DB container, at most 100, because the SDK sends a query to at most 100. With many documents, more
+    /// partitions reduce this process's CPU time per request.
     #[arg(long, value_name = "PARTITIONS", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=100))]
     cosmos_partitions: u32,
-    /// The only token that the broker and the IoT hub accept; without it any token will do.
+    /// The only token that the broker and the IoT hub accept. Without it, they accept any token.
     #[arg(long)]
     token: Option<String>,
-    /// Blob storage as well: Azurite, from npm. Needs Node.js.
+    /// Starts blob storage as well: Azurite, from npm. Needs Node.js.
     #[arg(long)]
     azurite: bool,
-    /// Port of Azurite; 0 takes a free one.
+    /// Port of Azurite; 0 chooses a free one.
     #[arg(long, default_value_t = 0, requires = "azurite")]
     azurite_port: u16,
 }
@@ -104,46 +104,46 @@ pub(crate) struct Fleet {
     /// Control port of a running devkit, such as http://127.0.0.1:8090.
     #[arg(long)]
     control: String,
-    /// Name of the IoT hub, where the devkit has several; without it, the first one.
+    /// Name of the IoT hub, if the devkit has several. Default: the first one.
     #[arg(long)]
     hub: Option<String>,
     /// Devices to register.
     #[arg(long, default_value_t = 100)]
     devices: usize,
-    /// Events to emit in all.
+    /// Total number of events to emit.
     #[arg(long, default_value_t = 5_000)]
     events: u64,
-    /// The same seed gives the same operations.
+    /// Seed of the run. The same seed gives the same operations.
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Events per second; without it, as fast as possible.
+    /// Events per second. Without it, as fast as possible.
     #[arg(long)]
     rate: Option<f64>,
     /// Share of devices with modules.
     #[arg(long, default_value_t = 0.1)]
     modules: f64,
-    /// Phases; ids are re-created in a later phase than they are deleted in.
+    /// Number of phases. A deleted id is re-created in a later phase.
     #[arg(long, default_value_t = 3)]
     phases: usize,
-    /// Share of deletions after which the id is re-created at once: only a registry can tell the lives apart then.
+    /// Share of deletions after which the id is re-created immediately. Only the registry can distinguish these incarnations.
     #[arg(long, default_value_t = 0.0)]
     recreate_at_once: f64,
-    /// Put before each device id, so that several fleets can share a hub.
+    /// Prefix of each device id, so that several fleets can share a hub.
     #[arg(long, default_value = "")]
     prefix: String,
     /// What to wait for between two phases.
     #[arg(long, value_enum, default_value_t = Barrier::Verify)]
     barrier: Barrier,
-    /// How long to wait for it, in seconds.
+    /// Time limit for this wait, in seconds.
     #[arg(long, default_value_t = 300)]
     barrier_timeout: u64,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Barrier {
-    /// Until the documents in Cosmos DB equal the twins.
+    /// Wait until the documents in Cosmos DB equal the twins.
     Verify,
-    /// Nothing: the mirror may then be unable to decide what belongs to which life of a device.
+    /// Do not wait. Then it may be impossible to decide to which incarnation of a device an event belongs.
     None,
 }
 
@@ -155,13 +155,13 @@ pub(crate) struct Verify {
     /// Print the report as JSON.
     #[arg(long)]
     json: bool,
-    /// Seconds to wait for documents that are still on their way; 0 compares once.
+    /// Seconds to wait until documents and twins are equal; 0 compares once.
     #[arg(long, value_name = "SECONDS", default_value_t = 10)]
     wait: u64,
 }
 
 impl Command {
-    /// Runs the command; `print` takes its results.
+    /// Runs the command. `print` receives its results.
     pub(crate) async fn run(self, print: fn(&str)) -> anyhow::Result<ExitCode> {
         match self {
             Self::Up(up) => up.run(print).await,
@@ -177,7 +177,7 @@ fn tier(name: &str) -> Result<Tier, serde_json::Error> {
 
 impl Up {
     async fn run(self, print: fn(&str)) -> anyhow::Result<ExitCode> {
-        // Before the line with the endpoints: whoever reads it may send a signal at once.
+        // The handlers are installed before the endpoints are printed: a program that reads the endpoints may send a signal at once.
         let mut terminate = unix::signal(unix::SignalKind::terminate()).context("cannot wait for SIGTERM")?;
         let mut interrupt = unix::signal(unix::SignalKind::interrupt()).context("cannot wait for SIGINT")?;
         let at = |port| SocketAddr::new(self.address, port);
@@ -267,19 +267,19 @@ impl Fleet {
 }
 
 /// Waits until every document equals its twin.
-async fn caught_up(endpoints: &Endpoints, patience: Duration) -> anyhow::Result<()> {
+async fn caught_up(endpoints: &Endpoints, limit: Duration) -> anyhow::Result<()> {
     let started = Instant::now();
     loop {
-        let look = Instant::now();
+        let check_started = Instant::now();
         let report: Report = verify(endpoints).await?;
         if report.is_equal() {
             return Ok(());
         }
-        if started.elapsed() > patience {
-            bail!("the mirror did not catch up within {} s: {report}", patience.as_secs());
+        if started.elapsed() > limit {
+            bail!("the documents did not equal the twins within {} s: {report}", limit.as_secs());
         }
-        // Looking at a large hub takes time that the mirror needs for catching up.
-        tokio::time::sleep(POLL.max(look.elapsed())).await;
+        // Comparing a large hub takes CPU time that twinsync needs to catch up.
+        tokio::time::sleep(POLL.max(check_started.elapsed())).await;
     }
 }
 
@@ -303,7 +303,7 @@ impl Verify {
 struct Control {
     url: String,
     client: reqwest::Client,
-    /// The IoT hub that requests are about, where it is not the first one.
+    /// The IoT hub that requests refer to. `None`: the first one.
     hub: Option<String>,
 }
 
@@ -326,7 +326,7 @@ impl Control {
     async fn get<T: DeserializeOwned>(&self, path: &str) -> anyhow::Result<T> {
         let url = self.url_of(path);
         let answer = Self::answer(self.client.get(&url), &url).await?;
-        serde_json::from_value(answer).with_context(|| format!("{url} does not answer as a devkit does"))
+        serde_json::from_value(answer).with_context(|| format!("{url} gave an answer that is not a devkit's"))
     }
 
     async fn post(&self, path: &str, body: &Value) -> anyhow::Result<()> {
@@ -335,12 +335,12 @@ impl Control {
         Ok(())
     }
 
-    /// The JSON answer; of an error, its message.
+    /// Returns the JSON answer. If it is an error, fails with its message.
     async fn answer(request: reqwest::RequestBuilder, url: &str) -> anyhow::Result<Value> {
         let response = request.send().await.with_context(|| format!("cannot reach the devkit at {url}"))?;
         let status = response.status();
         let answer: Value =
-            response.json().await.with_context(|| format!("{url} does not answer as a devkit does"))?;
+            response.json().await.with_context(|| format!("{url} gave an answer that is not a devkit's"))?;
         if status.is_success() {
             return Ok(answer);
         }

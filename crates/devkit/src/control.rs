@@ -1,26 +1,26 @@
-//! The control port: drives a running devkit from outside, as JSON over HTTP.
+//! The control port, which controls a running devkit from outside, with JSON over HTTP.
 //!
-//! | request | does |
+//! | request | effect |
 //! |---|---|
-//! | `GET /health`, `GET /endpoints` | alive; where everything is |
-//! | `PUT`, `DELETE /devices/{device}` and `/devices/{device}/modules/{module}` | registers (the body may hold a twin), removes |
-//! | `PATCH` the same | changes status and connection, of which no event tells: `{"status": "disabled"}` |
+//! | `GET /health`, `GET /endpoints` | whether it is alive; the endpoints of all services |
+//! | `PUT`, `DELETE /devices/{device}` and `/devices/{device}/modules/{module}` | registers (the body may contain a twin); deletes |
+//! | `PATCH` the same | changes status and connection, which no event reports: `{"status": "disabled"}` |
 //! | `GET`, `PATCH`, `PUT /twins/{device}` and `/twins/{device}/modules/{module}` | reads; merges and replaces as a back end does |
 //! | `PATCH` the same + `/reported` | reports properties as the device does |
 //! | `GET /twins?limit=&continuation=` | twins in pages |
 //! | `POST`, `GET`, `DELETE /fleet`; `POST /fleet/next` | starts, shows, stops a fleet; starts its next phase |
-//! | `POST /rounds` | starts an even load, which is shown and stopped as a fleet: `{"devices": 100, "register": true, "rounds": 20, "bytes": 2000, "rate": 500}` |
-//! | `POST /import` | brings in devices without any event: `{"devices": 10000, "modules": 0.1, "seed": 1, "prefix": "old-"}` |
-//! | `POST /failover` | the hub goes back: `{"ms": 60000}` or `{"operations": 100}`; refused while its history is off |
-//! | `GET`, `PUT /history` | how many changes the hub remembers: `{"changes": 50000}`; 0, the default, is off. `staleByMs` of `/faults/iothub` switches it on |
-//! | `GET /counters`; `POST /counters/cosmos/reset`, `/counters/iothub/reset` | what was delivered, asked and charged |
-//! | `GET`, `PUT /faults/delivery`, `/faults/cosmos` and `/faults/iothub` | fault switches |
+//! | `POST /rounds` | starts an even load, which is shown and stopped like a fleet: `{"devices": 100, "register": true, "rounds": 20, "bytes": 2000, "rate": 500}` |
+//! | `POST /import` | creates devices without any events: `{"devices": 10000, "modules": 0.1, "seed": 1, "prefix": "old-"}` |
+//! | `POST /failover` | the hub returns to an earlier state: `{"ms": 60000}` or `{"operations": 100}`; refused if its history is off |
+//! | `GET`, `PUT /history` | how many changes the hub remembers: `{"changes": 50000}`; 0, the default, is off; `staleByMs` of `/faults/iothub` switches it on |
+//! | `GET /counters`; `POST /counters/cosmos/reset`, `/counters/iothub/reset` | counts of deliveries and requests, and the request units; resets them |
+//! | `GET`, `PUT /faults/delivery`, `/faults/cosmos` and `/faults/iothub` | the injected faults |
 //! | `GET`, `PUT /quota/iothub` | limits of the service API: `{"tier": "S1", "units": 1}`, or `null` |
 //! | `POST /faults/eventhubs` | one fault of the broker, such as `{"fault": "dropConnections"}` |
 //! | `POST /shutdown` | asks the process to stop |
 //!
-//! Where there are several IoT hubs, `?hub=NAME` says which one is meant; without it, the first one. Ids in paths are percent-encoded. Errors are `{"error": {"code": …, "message": …}}`. There is no authentication:
-//! it belongs on loopback.
+//! If there are several IoT hubs, `?hub=NAME` selects one. Without it, the first one is meant. Ids in paths are percent-encoded. Errors are
+//! `{"error": {"code": …, "message": …}}`. There is no authentication, so the port must only be reachable on loopback.
 
 use std::{sync::Arc, time::Duration};
 
@@ -44,13 +44,13 @@ mod which;
 
 use answer::Problem;
 
-/// How long requests under way may take at a stop.
+/// How long running requests may take when the port stops.
 const STOP_GRACE: Duration = Duration::from_secs(1);
 
 /// Serves until `stop`.
 pub(crate) async fn serve(listener: TcpListener, parts: Arc<Parts>, stop: CancellationToken) {
     let listener = listener.tap_io(|stream| {
-        // A socket that refuses the option works all the same, only slower.
+        // If the option cannot be set, the connection works all the same, but more slowly.
         let _ = stream.set_nodelay(true);
     });
     let serving = axum::serve(listener, router(parts)).with_graceful_shutdown(stop.clone().cancelled_owned());

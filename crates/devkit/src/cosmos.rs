@@ -1,17 +1,17 @@
-//! Cosmos DB: the SDK's in-memory emulator as an HTTP server, so that other processes and other languages use it.
+//! Cosmos DB: the SDK's in-memory emulator as an HTTP server, so that other processes and other languages can use it.
 //!
-//! | module | holds |
+//! | module | contents |
 //! |---|---|
-//! | [`Server`] | one account with one container (partition key `/deviceId`), seeded at start |
+//! | [`Server`] | one account with one container (partition key `/deviceId`), created at start |
 //! | `bridge` | HTTP request → emulator → HTTP answer |
-//! | `authorization` | the master-key signature, checked as the service does |
-//! | [`Faults`] | wrong answers, before or after the work is done; latency; outage; another consistency, a second write region |
-//! | [`price`] | what requests cost: a model from published figures |
-//! | `behind` | reads that do not see the newest writes yet |
+//! | `authorization` | the master-key signature, verified as the service does |
+//! | [`Faults`] | error answers, before or after the request is performed; latency; outage; another consistency, a second write region |
+//! | [`price`] | the request units of requests: a model from published figures |
+//! | `stale_reads` | reads that do not see the newest writes yet |
 //! | [`Counters`] | requests and request units by operation and status |
 //!
-//! The emulator sits behind a feature of the SDK without promises on compatibility, so its version is pinned and it
-//! is used here only. It has no time to live and no unique ids across restarts: everything is in memory.
+//! The emulator belongs to a feature of the SDK that has no compatibility guarantee. So its version is pinned, and only this module uses
+//! it. It does not support a time to live. Its data is in memory only, and its resource ids do not survive a restart.
 
 mod authorization;
 mod bridge;
@@ -24,8 +24,8 @@ mod server;
 mod stale_reads;
 
 pub use counters::{Counters, OperationCount};
-pub use faults::{Consistency, Disguise, Fault, FaultError, Faults, Moment, Operations};
+pub use faults::{Consistency, ContainerOverrides, Fault, FaultError, Faults, Moment, Operations};
 pub use server::{Error, Options, RECOMMENDED_POLICY, Server, service_default_policy};
 
-/// The name of the second write region that a fault makes up.
+/// The name of the second write region, which [`Faults::multi_write`] adds.
 pub const ELSEWHERE: &str = "Elsewhere";

@@ -1,5 +1,5 @@
-//! Runs the `twinsync` binary against a [`Stack`](crate::stack::Stack), as an operator would: a configuration file, a
-//! process, signals, its health and its metrics. Knows the binary's outside, none of its code.
+//! Runs the `twinsync` binary against a [`Stack`](crate::stack::Stack), as an operator does: with a configuration file, a
+//! process, signals, its health and its metrics. It uses none of the binary's code.
 
 use std::{
     ffi::OsString,
@@ -15,23 +15,23 @@ use tokio::process::{Child, Command};
 
 use crate::{metrics::Sample, stack::Endpoints};
 
-/// How long the daemon may take until it is ready, and until it has stopped.
+/// Time limit for becoming ready, and for stopping.
 const LIMIT: Duration = Duration::from_secs(60);
-/// How often health is asked for.
-const LOOK: Duration = Duration::from_millis(10);
-/// Lines of its log that an error shows.
+/// How often health is checked.
+const CHECK_INTERVAL: Duration = Duration::from_millis(10);
+/// Number of log lines that an error contains.
 const LOG_LINES: usize = 20;
 
-/// What went wrong with the process; shows the end of its log where there is one.
+/// Errors of the process. They contain the end of its log, if there is one.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The machine refused something.
+    /// An operation of the system failed.
     #[error("cannot {0}")]
     System(&'static str, #[source] io::Error),
-    /// It ended although it was not asked to, or not with 0.
+    /// The process ended although it was not asked to, or not with exit code 0.
     #[error("the daemon ended with {0}\n{1}")]
     Ended(ExitStatus, String),
-    /// It took too long.
+    /// The process did not do something within the time limit.
     #[error("the daemon did not {0} within {limit} s\n{1}", limit = LIMIT.as_secs())]
     TooLong(&'static str, String),
     /// Its metrics could not be read.
@@ -42,14 +42,14 @@ pub enum Error {
 /// A signal for the process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Signal {
-    /// Stop in an orderly way.
+    /// SIGTERM: stop in an orderly way.
     Terminate,
-    /// The power cord.
+    /// SIGKILL: as if the machine lost power.
     Kill,
 }
 
-/// How to run the binary: where it is, and a directory for its configuration, checkpoints, dead letters and log, which
-/// outlives the process so that a second one can go on.
+/// How to run the binary: its path, and a directory for its configuration, checkpoints, dead letters and log. The
+/// directory outlives the process, so that a second process can continue.
 #[derive(Debug, Clone)]
 pub struct Setup {
     program: PathBuf,
@@ -61,7 +61,7 @@ pub struct Setup {
 }
 
 impl Setup {
-    /// Writes the configuration for `endpoints`, with `more` TOML appended as a second file that wins over it.
+    /// Writes the configuration for `endpoints`. `more` is additional TOML, in a second file that takes precedence.
     ///
     /// # Errors
     /// The directory cannot be written, or no port is free.
@@ -83,33 +83,34 @@ impl Setup {
         })
     }
 
-    /// With a variable of the environment.
+    /// Adds an environment variable.
     #[must_use]
     pub fn with_variable(mut self, name: &str, value: impl Into<OsString>) -> Self {
         self.variables.push((name.to_owned(), value.into()));
         self
     }
 
-    /// Runs the read API instead of the daemon. It has a directory and an address of its own.
+    /// Runs the read API instead of the daemon. It has its own directory and address.
     #[must_use]
     pub fn serving(mut self) -> Self {
         self.service = "serve";
         self
     }
 
-    /// Ctrl-C on the terminal then does not reach it: whoever started it decides when it ends.
+    /// Puts the process into its own process group. Ctrl-C on the terminal does not reach it then, so the program that
+    /// started it decides when it ends.
     #[must_use]
     pub fn in_a_group_of_its_own(mut self) -> Self {
         self.own_group = true;
         self
     }
 
-    /// The command that runs the daemon, for tests that expect it to end by itself.
+    /// The command that runs the daemon, for tests in which it should end without being stopped.
     pub fn command(&self) -> Command {
         self.command_for(&[self.service])
     }
 
-    /// The same for another command with these arguments.
+    /// A command with these arguments instead, in the same environment.
     pub fn command_for(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(&self.program);
         command
@@ -118,9 +119,10 @@ impl Setup {
             .arg(self.directory.join("twinsync.toml"))
             .arg("--config")
             .arg(self.directory.join("more.toml"))
-            // The SDK asks Azure's metadata service at its first start; there is none here to answer.
+            // At its first start, the SDK asks Azure's metadata service, which does not exist here.
             .env("COSMOS_DISABLE_IMDS", "1")
-            // As in the image: the Cosmos DB client would take a backtrace with each request where RUST_BACKTRACE is set.
+            // As in the image: with RUST_BACKTRACE, the Cosmos DB client would otherwise capture a backtrace for each
+            // request.
             .env("RUST_LIB_BACKTRACE", "0")
             .envs(self.variables.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
@@ -150,7 +152,7 @@ impl Setup {
     /// Starts the daemon and waits until it is ready.
     ///
     /// # Errors
-    /// It ended or was not ready in time.
+    /// The process ended, or was not ready in time.
     pub async fn start(&self) -> Result<Daemon, Error> {
         let mut daemon = self.spawn()?;
         daemon.ready().await?;
@@ -172,10 +174,10 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    /// Waits until `/readyz` says so.
+    /// Waits until `/readyz` reports that it is ready.
     ///
     /// # Errors
-    /// It ended or was not ready in time.
+    /// The process ended, or was not ready in time.
     pub async fn ready(&mut self) -> Result<(), Error> {
         let started = Instant::now();
         loop {
@@ -189,11 +191,11 @@ impl Daemon {
             if started.elapsed() > LIMIT {
                 return Err(Error::TooLong("become ready", self.log()));
             }
-            tokio::time::sleep(LOOK).await;
+            tokio::time::sleep(CHECK_INTERVAL).await;
         }
     }
 
-    /// The process, while it runs.
+    /// The id of the process, while it runs.
     pub fn id(&self) -> Option<u32> {
         self.process.id()
     }
@@ -203,10 +205,10 @@ impl Daemon {
         self.address.trim_start_matches("http://")
     }
 
-    /// Answers of its HTTP server: status and text.
+    /// An answer of its HTTP server: status and text.
     ///
     /// # Errors
-    /// It does not answer.
+    /// The process does not answer.
     pub async fn get(&self, path: &str) -> Result<(u16, String), Error> {
         let answer = self.http.get(format!("{}{path}", self.address)).send().await;
         let answer = answer.map_err(Error::Metrics)?;
@@ -214,10 +216,10 @@ impl Daemon {
         Ok((status, answer.text().await.map_err(Error::Metrics)?))
     }
 
-    /// Its metrics.
+    /// Reads its metrics.
     ///
     /// # Errors
-    /// It has ended or does not answer.
+    /// The process has ended, or does not answer.
     pub async fn sample(&mut self) -> Result<Sample, Error> {
         match self.get("/metrics").await {
             Ok((_, text)) => Ok(Sample::parse(&text)),
@@ -228,7 +230,7 @@ impl Daemon {
         }
     }
 
-    /// Asks it to stop, without waiting.
+    /// Sends SIGTERM, without waiting for the end.
     ///
     /// # Errors
     /// The signal cannot be sent.
@@ -240,10 +242,10 @@ impl Daemon {
         kill.map(drop).map_err(|error| Error::System("signal the daemon", error))
     }
 
-    /// Sends a signal and waits for the end.
+    /// Sends a signal and waits until the process ends.
     ///
     /// # Errors
-    /// It did not end in time.
+    /// The process did not end in time.
     pub async fn end(mut self, signal: Signal) -> Result<ExitStatus, Error> {
         match signal {
             Signal::Kill => {
@@ -257,7 +259,7 @@ impl Daemon {
         }
     }
 
-    /// Waits until it ends by itself.
+    /// Waits until the process ends, without sending a signal.
     ///
     /// # Errors
     /// The process cannot be waited for.
@@ -265,17 +267,17 @@ impl Daemon {
         self.process.wait().await.map_err(|error| Error::System("wait for the daemon", error))
     }
 
-    /// Stops it in an orderly way; anything but exit code 0 is an error.
+    /// Stops the process in an orderly way. Any exit code but 0 is an error.
     ///
     /// # Errors
-    /// It did not end in time, or not with 0.
+    /// The process did not end in time, or not with exit code 0.
     pub async fn stop(self) -> Result<(), Error> {
         let log_file = self.log_file.clone();
         let status = self.end(Signal::Terminate).await?;
         if status.success() { Ok(()) } else { Err(Error::Ended(status, tail(&log_file))) }
     }
 
-    /// The end of what it logged.
+    /// The last lines of its log.
     pub fn log(&self) -> String {
         tail(&self.log_file)
     }
@@ -287,15 +289,15 @@ fn tail(file: &Path) -> String {
     lines[lines.len().saturating_sub(LOG_LINES)..].join("\n")
 }
 
-/// A port below those that systems hand out by themselves: between this look and the daemon's own `bind`, neither a
-/// connection nor a listener on port 0 can take it. Callers in one process never get the same one twice.
+/// Finds a free port below the range of ephemeral ports. So neither a connection nor a listener on port 0 can take it
+/// before the daemon binds it. Callers in one process never get the same port twice.
 ///
 /// # Errors
-/// None is free.
+/// No port is free.
 pub fn free_port() -> io::Result<u16> {
     const PORTS: std::ops::Range<u32> = 10_240..32_768;
     static NEXT: AtomicU32 = AtomicU32::new(0);
-    // Processes begin far from each other, also where their ids follow each other.
+    // Processes with consecutive ids begin far from each other.
     let first = std::process::id().wrapping_mul(7_919);
     let mut refused = None;
     for _ in 0..PORTS.len() {

@@ -1,17 +1,17 @@
-//! Devices that register, change and leave: the load of the tests and the demo.
+//! Devices that are registered, changed and deleted: the load of the tests and the demo.
 //!
-//! | module | holds |
+//! | module | contents |
 //! |---|---|
-//! | [`Plan`] | how many devices and events, from which seed, in how many phases |
+//! | [`Plan`] | the numbers of devices, events and phases, and the seed |
 //! | [`Fleet`] | the operations of a plan, phase by phase; the same plan gives the same operations |
-//! | [`Rounds`] | an even load, where every device has its turn in every round: for benchmarks |
-//! | [`import`] | devices that were there before anybody listened |
-//! | [`Runner`] | drives a [`Service`](crate::iothub::Service) with them, as a backlog or at a rate |
+//! | [`Rounds`] | an even load, in which every device changes once per round: for benchmarks |
+//! | [`import`] | devices that existed before the routes |
+//! | [`Runner`] | performs the operations on a [`Service`](crate::iothub::Service), as a backlog or at a rate |
 //!
-//! Lifecycle events and twin changes arrive on two streams without mutual order. Without a registry to ask, nobody
-//! can decide what belongs to which life of an id that is re-created faster than the streams' skew. So ids are
-//! re-created in a later phase than they were deleted in, and the caller lets the mirror catch up between phases.
-//! [`Plan::recreate_at_once`] breaks with that, for mirrors that have a registry to ask.
+//! Lifecycle events and twin changes arrive on two streams without a common order. If an id is re-created faster
+//! than the streams' skew, it cannot be decided without the registry to which incarnation an event belongs. So ids
+//! are re-created in a later phase than that of their deletion, and the caller waits between phases until the
+//! documents equal the twins. [`Plan::recreate_at_once`] is the exception, for tests with a registry.
 
 mod generator;
 mod ids;

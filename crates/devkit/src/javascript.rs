@@ -1,4 +1,4 @@
-//! Runs Azure's own JavaScript clients; see `devkit/js/README.md` for the scripts.
+//! Runs Azure's own JavaScript clients. `devkit/js/README.md` describes the scripts.
 
 use std::{
     ffi::OsStr,
@@ -11,7 +11,7 @@ use tokio::process::Command;
 
 use crate::npm::{self, Package};
 
-/// What `devkit/js` consists of, without installed packages.
+/// The files of `devkit/js`, without installed packages.
 const PACKAGE: Package = Package {
     name: "js",
     purpose: "Azure's JavaScript clients",
@@ -32,14 +32,14 @@ pub struct OfficialClients {
     directory: PathBuf,
 }
 
-/// What a script printed.
+/// The output of a script.
 #[derive(Debug)]
 pub struct Output {
-    /// The JSON lines of stdout.
+    /// The JSON lines that it printed.
     pub lines: Vec<Value>,
     /// Whether the script ended with exit code 0.
     pub success: bool,
-    /// Everything on stderr, for the message of a failed test.
+    /// Its standard error, for the message of a failed test.
     pub stderr: String,
 }
 
@@ -50,7 +50,7 @@ pub enum Error {
     /// The scripts cannot be installed or run.
     #[error(transparent)]
     Npm(#[from] npm::Error),
-    /// A script printed what is no JSON.
+    /// A script printed a line that is not JSON.
     #[error("a script printed a line that is not JSON: {line:?}")]
     NotJson {
         /// The line.
@@ -62,12 +62,16 @@ pub enum Error {
 }
 
 impl OfficialClients {
-    /// Installs the scripts under `directory` (in tests `CARGO_TARGET_TMPDIR`), unless they are there already.
+    /// Installs the scripts in `directory` (in tests `CARGO_TARGET_TMPDIR`), unless they are installed
+    /// already.
+    ///
+    /// # Errors
+    /// Node.js or npm are missing, or the installation fails.
     pub async fn provision(directory: &Path) -> Result<Self, Error> {
         Ok(Self { directory: PACKAGE.provision(directory).await? })
     }
 
-    /// Runs a script with arguments, JSON lines for its stdin, and a limit after which it is killed.
+    /// Runs a script with arguments and JSON lines for its standard input. After the time limit, it is killed.
     pub async fn run<A: AsRef<OsStr>>(
         &self,
         script: &str,

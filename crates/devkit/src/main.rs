@@ -1,7 +1,7 @@
 //! The command line of devkit: start a local Azure, drive a fleet in it, and verify the copy.
 //!
-//! Standard output carries results only: `up` prints one JSON line with all endpoints, `verify` its report. Exit
-//! codes: 0 done and equal, 1 different, 2 an error, which is one line on standard error.
+//! Standard output has results only: `up` prints one JSON line with all endpoints, `verify` prints its report.
+//! Exit codes: 0 done and equal, 1 different, 2 an error, with one line on standard error.
 
 use std::process::ExitCode;
 
@@ -20,7 +20,7 @@ fn main() -> ExitCode {
     let command = match cli::Command::try_parse() {
         Ok(command) => command,
         Err(error) if error.use_stderr() => {
-            // clap's first line says what is wrong; the rest is help.
+            // The first line of clap's message states the error. The rest is help.
             let text = error.to_string();
             return fail(text.lines().next().unwrap_or_default().trim_start_matches("error: "));
         }
@@ -48,7 +48,7 @@ fn print(text: &str) {
     println!("{text}");
 }
 
-#[expect(clippy::print_stderr, reason = "the one line that says what is wrong")]
+#[expect(clippy::print_stderr, reason = "the one line that states the error")]
 fn fail(message: &str) -> ExitCode {
     eprintln!("devkit: {}", message.replace('\n', " "));
     ExitCode::from(2)

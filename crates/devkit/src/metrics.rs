@@ -1,4 +1,4 @@
-//! Reads Prometheus' text format, as far as tests and the demo need it.
+//! Parses Prometheus' text format, as far as tests and the demo need it.
 
 /// The metrics of a program at one moment.
 #[derive(Debug, Clone, Default)]
@@ -7,7 +7,7 @@ pub struct Sample {
 }
 
 impl Sample {
-    /// Reads what a `/metrics` endpoint answered; lines that are no samples are passed over.
+    /// Parses the answer of a `/metrics` endpoint. Lines that are no samples are ignored.
     pub fn parse(text: &str) -> Self {
         let lines = text.lines().filter(|line| !line.starts_with('#'));
         let series = lines.filter_map(|line| {
@@ -17,8 +17,8 @@ impl Sample {
         Self { series: series.collect() }
     }
 
-    /// The sum of a metric over all its series that carry `label`, e.g. `decision="applied"`; an empty label means
-    /// all of them.
+    /// The sum of a metric over all its series with `label`, e.g. `decision="applied"`. With an empty label, the
+    /// sum over all series.
     pub fn sum(&self, metric: &str, label: &str) -> f64 {
         let series = self.series.iter().filter(|(series, _)| {
             let (name, labels) = series.split_once('{').unwrap_or((series, ""));
@@ -27,7 +27,7 @@ impl Sample {
         series.map(|(_, value)| value).sum()
     }
 
-    /// The series of a metric: their labels, as they are written, and their values.
+    /// The series of a metric: their labels in text form, and their values.
     pub fn series<'a>(&'a self, metric: &'a str) -> impl Iterator<Item = (&'a str, f64)> {
         self.series.iter().filter_map(move |(series, value)| {
             let (name, labels) = series.split_once('{').unwrap_or((series, ""));
@@ -35,13 +35,13 @@ impl Sample {
         })
     }
 
-    /// [`Sample::sum`] of what counts whole things.
+    /// The same as [`Sample::sum`] for an integer metric.
     pub fn count(&self, metric: &str, label: &str) -> u64 {
         self.sum(metric, label) as u64
     }
 
-    /// A quantile of a histogram over what was recorded between `earlier` and this sample, interpolated within its
-    /// bucket; beyond the last bound it is at least that bound. `None` where nothing was recorded.
+    /// A quantile of a histogram over the observations between `earlier` and this sample, interpolated within its
+    /// bucket. Above the last bound, it is that bound. `None` if there are no observations.
     pub fn quantile(&self, earlier: &Self, metric: &str, quantile: f64) -> Option<f64> {
         let (before, after) = (earlier.buckets(metric), self.buckets(metric));
         let count = |buckets: &[(f64, f64)], bound: f64| {

@@ -1,8 +1,8 @@
-//! Programs from npm: installs a package of this repository once, and runs programs to their end.
+//! Programs from npm: installs a package of this repository once, and runs programs until they end.
 //!
-//! A package is installed once per content of its files, into a directory whose name is a digest of them. A lock keeps
-//! other processes waiting meanwhile, and a finished installation is moved into place by one rename, so that nobody
-//! ever sees half of it, not even after a crash.
+//! The directory of an installation has a digest of the package's files in its name. So a package is installed once
+//! for each content of its files. A lock makes other processes wait meanwhile. A finished installation is moved to its
+//! place by one rename, so an incomplete one is never visible, even after a crash.
 
 use std::{
     fs::{self, File},
@@ -18,21 +18,22 @@ use tokio::{io::AsyncWriteExt, process::Command};
 /// Oldest Node.js that the packages support.
 const OLDEST_NODE: u32 = 20;
 
-/// Long enough for a first installation over a slow line, also for who waits for another process's.
+/// Long enough for a first installation over a slow connection, and for a process that waits for another one's
+/// installation.
 const INSTALL_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// A package: its `package.json`, lock file, `.npmrc` and scripts.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Package {
-    /// Its directory in devkit, and the beginning of the name of its installation.
+    /// Its directory in devkit, which is also the prefix of its installation's name.
     pub(crate) name: &'static str,
-    /// Who needs it, for error messages.
+    /// What it is used for, for error messages.
     pub(crate) purpose: &'static str,
-    /// What it consists of.
+    /// The files of the package.
     pub(crate) files: &'static [&'static str],
 }
 
-/// Why a program from npm could not be used.
+/// Why a program from npm cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -44,7 +45,7 @@ pub enum Error {
     Missing {
         /// `node` or `npm`.
         program: String,
-        /// Who needs it.
+        /// What needs it.
         purpose: &'static str,
         /// Reason given by the system.
         #[source]
@@ -53,17 +54,17 @@ pub enum Error {
     /// Node.js is too old.
     #[error("Node.js {found} is too old: {purpose} needs version {OLDEST_NODE} or later")]
     Outdated {
-        /// What `node --version` said.
+        /// The output of `node --version`.
         found: String,
-        /// Who needs it.
+        /// What needs it.
         purpose: &'static str,
     },
     /// `npm ci` failed.
     #[error("npm ci failed in {directory}: {stderr}", directory = directory.display())]
     Install {
-        /// Where it ran.
+        /// The working directory.
         directory: PathBuf,
-        /// What it said.
+        /// Its standard error.
         stderr: String,
     },
     /// Files could not be read, written or moved.
@@ -71,18 +72,18 @@ pub enum Error {
     Files {
         /// File or directory.
         path: PathBuf,
-        /// Who needs it.
+        /// What needs it.
         purpose: &'static str,
         /// Reason given by the system.
         #[source]
         source: io::Error,
     },
-    /// A program took too long and was killed.
+    /// A program exceeded its time limit and was killed.
     #[error("{program} did not end within {limit:?}")]
     Timeout {
         /// `node` or `npm`.
         program: String,
-        /// The time it had.
+        /// The time limit.
         limit: Duration,
     },
     /// A program could not be run.
@@ -96,16 +97,16 @@ pub enum Error {
     },
 }
 
-/// Where to install when nobody says so: beside what cargo builds, else in the system's temporary directory.
+/// The default directory of installations: below cargo's target directory, or in the system's temporary directory.
 pub(crate) fn default_directory() -> PathBuf {
     let program = std::env::current_exe().unwrap_or_default();
-    // Cargo puts this file into its target directory.
+    // Cargo creates this file in its target directory.
     let target = program.ancestors().find(|directory| directory.join("CACHEDIR.TAG").exists());
     target.map_or_else(|| std::env::temp_dir().join("twinsync-devkit"), |target| target.join("tmp"))
 }
 
 impl Package {
-    /// Installs the package under `directory`, unless it is there already; returns where.
+    /// Installs the package in `directory`, unless it is installed already. Returns the path of the installation.
     pub(crate) async fn provision(&self, directory: &Path) -> Result<PathBuf, Error> {
         self.require_node().await?;
         let source = Path::new(env!("CARGO_MANIFEST_DIR")).join(self.name);
@@ -117,7 +118,7 @@ impl Package {
         let installed = directory.join(format!("{}-{}", self.name, digest(&files)));
         if !installed.exists() {
             let _lock = self.lock(directory).await?;
-            // Who had the lock before may have done the work.
+            // Another process may have installed it while this one waited for the lock.
             if !installed.exists() {
                 self.install(&files, directory, &installed).await?;
             }
@@ -125,7 +126,7 @@ impl Package {
         Ok(installed)
     }
 
-    /// Runs a program with a text for its stdin, and a limit after which it is killed.
+    /// Runs a program with a text for its standard input. After the time limit, it is killed.
     pub(crate) async fn run(
         &self,
         program: &str,
@@ -143,7 +144,7 @@ impl Package {
         let stdin = child.stdin.take();
         let writing = async move {
             if let Some(mut stdin) = stdin {
-                // A program that ends without reading its input breaks the pipe; its output says why.
+                // If a program ends without reading its input, the pipe breaks. Its output says why it ended.
                 if let Err(error) = stdin.write_all(input.as_bytes()).await {
                     tracing::debug!(%error, "a program did not read its input");
                 }
@@ -156,7 +157,7 @@ impl Package {
         }
     }
 
-    /// The error of a program that could not be started.
+    /// The error for a program that could not be started.
     pub(crate) fn not_started(&self, program: &str, source: io::Error) -> Error {
         let program = program.to_owned();
         match source.kind() {
@@ -178,7 +179,7 @@ impl Package {
         }
     }
 
-    /// Waits until nobody else installs this package.
+    /// Waits until no other process installs this package.
     async fn lock(&self, directory: &Path) -> Result<File, Error> {
         let path = directory.join(format!("{}.lock", self.name));
         let failed = |source| self.files_failed(&path, source);
@@ -214,7 +215,7 @@ impl Package {
             return Err(Error::Install { directory: unfinished.path().to_owned(), stderr });
         }
         fs::rename(unfinished.path(), installed).map_err(|source| self.files_failed(installed, source))?;
-        // Its name is gone; there is nothing left to delete.
+        // The directory was renamed, so there is nothing to delete.
         drop(unfinished.keep());
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! The parts of a local Azure, and where they are: what the control port works with.
+//! The parts of a local Azure and their endpoints, which the control port uses.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -12,12 +12,12 @@ mod route;
 
 pub use hub::{AnotherIotHub, IotHub, IotHubEndpoints};
 
-/// Where everything is, in the form that programs read.
+/// The endpoints of all services, in a form for programs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Endpoints {
-    /// The broker, as `amqp://host:port`: plaintext.
+    /// The Event Hubs broker, as `amqp://host:port`, without TLS.
     pub eventhubs: String,
-    /// The fully qualified namespace to name to a client; the socket is at [`Endpoints::eventhubs`].
+    /// The fully qualified namespace for a client. The socket is at [`Endpoints::eventhubs`].
     pub namespace: String,
     /// The Event Hub with lifecycle events.
     pub lifecycle_hub: String,
@@ -25,35 +25,35 @@ pub struct Endpoints {
     pub twin_changes_hub: String,
     /// Cosmos DB, as `http://host:port/`.
     pub cosmos: String,
-    /// Its account key in base64. It opens nothing but this process.
+    /// The account key of Cosmos DB in base64. It is valid for this process only.
     pub cosmos_key: String,
     /// The database for the twins.
     pub database: String,
     /// The container for the twins, with partition key `/deviceId`.
     pub container: String,
-    /// The IoT hub's name: `hubName` of its events. Where there are several, all of this is the first one's.
+    /// The IoT hub's name: `hubName` of its events. If there are several hubs, these fields describe the first one.
     pub iothub_name: String,
     /// The hub's service REST API, as `http://host:port`.
     pub iothub: String,
-    /// The hub's host name, which requests are signed for; the socket is at [`Endpoints::iothub`].
+    /// The hub's host name, for which requests are signed. The socket is at [`Endpoints::iothub`].
     pub iothub_host_name: String,
-    /// A connection string with a key for the service API. It opens nothing but this process.
+    /// A connection string for the service API. Its key is valid for this process only.
     pub iothub_connection_string: String,
-    /// The further IoT hubs.
+    /// The other IoT hubs.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub more_iothubs: Vec<IotHubEndpoints>,
     /// The control port, as `http://host:port`.
     pub control: String,
     /// A token that the broker and the hub's service API accept.
     pub token: String,
-    /// The blob container for checkpoints and dead letters with a signature for it, where there is blob storage. The
-    /// signature allows creating the container, and opens nothing but this process's Azurite.
+    /// The URL of the blob container for checkpoints and dead letters with a signature, if there is blob storage.
+    /// The signature allows the creation of the container. It is valid for this process's Azurite only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub checkpoint_container_url: Option<String>,
 }
 
 impl Endpoints {
-    /// All IoT hubs, the first one first.
+    /// All IoT hubs, beginning with the first one.
     pub fn iothubs(&self) -> Vec<IotHubEndpoints> {
         let first = IotHubEndpoints {
             name: self.iothub_name.clone(),
@@ -66,27 +66,27 @@ impl Endpoints {
         std::iter::once(first).chain(self.more_iothubs.iter().cloned()).collect()
     }
 
-    /// The Event Hubs that IoT hubs route to, each once.
+    /// The Event Hubs that IoT hubs route to, without repetition.
     pub fn event_hubs(&self) -> BTreeSet<String> {
         self.iothubs().into_iter().flat_map(|hub| [hub.lifecycle_hub, hub.twin_changes_hub]).collect()
     }
 }
 
-/// The parts that the control port works with.
+/// The parts that the control port uses.
 pub(crate) struct Parts {
     pub(crate) broker: Arc<Broker>,
     pub(crate) cosmos: cosmos::Server,
     pub(crate) cosmos_proxy: Option<Proxy>,
     pub(crate) azurite: Option<Azurite>,
-    /// At least one.
+    /// Contains at least one hub.
     pub(crate) iothubs: Vec<Arc<IotHub>>,
     pub(crate) endpoints: Endpoints,
-    /// Set by `POST /shutdown`: whoever holds the stack is asked to stop it.
+    /// Cancelled by `POST /shutdown`. The owner of the stack then has to stop it.
     pub(crate) shutdown: CancellationToken,
 }
 
 impl Parts {
-    /// The hub of this name, in whatever case; without a name, the first one.
+    /// The hub with this name, which is not case-sensitive. Without a name, the first one.
     pub(crate) fn iothub(&self, name: Option<&str>) -> Option<&Arc<IotHub>> {
         match name {
             None => self.iothubs.first(),

@@ -1,8 +1,8 @@
-//! The network between a client and a service, for faults that neither of them can show: a TCP proxy on loopback whose
-//! connections can be frozen. Both ends then keep their sockets, and no byte passes; no error tells either of them. It
-//! can also refuse connections as a service does that is not there, be slow, and lead elsewhere.
+//! The network between a client and a service, for faults that neither of them can produce: a TCP proxy on loopback
+//! whose connections can be frozen. Both ends keep their sockets then, no bytes pass, and neither gets an error. The
+//! proxy can also refuse connections, as if no service listened, delay bytes, and connect to another target.
 //!
-//! It knows nothing of what it carries. Everything ends when it is dropped.
+//! It does not interpret the bytes. All connections end when it is dropped.
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -19,10 +19,10 @@ use tokio_util::{
     task::TaskTracker,
 };
 
-/// Bytes taken at once. Small: what was taken before a freeze is on its way no more, and no less.
+/// Size of the buffer in bytes. It is small: bytes that were read before a freeze are held back as well.
 const BUFFER_BYTES: usize = 16 * 1024;
 
-/// Connections that the system may keep waiting.
+/// Maximum number of connections that the system keeps before they are accepted.
 const BACKLOG: u32 = 1024;
 
 /// A running proxy.
@@ -35,24 +35,24 @@ pub struct Proxy {
 
 #[derive(Debug, Clone, Copy, Default)]
 struct State {
-    /// Where connections lead; `None`: nowhere yet, and they wait.
+    /// The target of connections. `None`: not known yet, and connections wait.
     target: Option<SocketAddr>,
-    /// Nothing passes on any connection.
+    /// Whether all connections are frozen.
     frozen: bool,
-    /// Nobody listens.
+    /// Whether connections are refused.
     refusing: bool,
-    /// What was read waits this long before it is passed on.
+    /// Delay between reading and writing of bytes.
     delay: Duration,
-    /// Connections with a lower number never pass anything again.
+    /// Connections with a lower number are frozen for good.
     abandoned_below: u64,
     /// Connections with a lower number are closed.
     cut_below: u64,
-    /// The next connection's number.
+    /// The number of the next connection.
     next: u64,
 }
 
 impl Proxy {
-    /// Listens on a free port and passes everything on to `target`.
+    /// Listens on a free port and connects to `target`.
     ///
     /// # Errors
     /// No port is free.
@@ -62,10 +62,10 @@ impl Proxy {
         Ok(proxy)
     }
 
-    /// Listens on `address` for a service that is not there yet; connections wait for [`Self::lead_to`].
+    /// Listens on `address` for a service that does not exist yet. Connections wait for [`Self::lead_to`].
     ///
     /// # Errors
-    /// The address is taken.
+    /// The address is in use.
     pub async fn reserve(address: SocketAddr) -> io::Result<Self> {
         let listener = TcpListener::bind(address).await?;
         let (address, stop) = (listener.local_addr()?, CancellationToken::new());
@@ -75,12 +75,12 @@ impl Proxy {
         Ok(Self { address, state, _stop: stop.drop_guard() })
     }
 
-    /// Where it listens.
+    /// The address that it listens on.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// From here on connections lead to `target`. Those that exist are closed.
+    /// Sets the target of new connections. Existing connections are closed.
     pub fn lead_to(&self, target: SocketAddr) {
         self.state.send_modify(|state| {
             state.target = Some(target);
@@ -88,18 +88,18 @@ impl Proxy {
         });
     }
 
-    /// From here on nothing passes; connections are still taken. Until [`Self::thaw`].
+    /// Freezes all connections until [`Self::thaw`]. New connections are still accepted, and frozen as well.
     pub fn freeze(&self) {
         self.state.send_modify(|state| state.frozen = true);
     }
 
-    /// Everything that waited goes on.
+    /// Ends the freeze. The bytes that waited pass.
     pub fn thaw(&self) {
         self.state.send_modify(|state| state.frozen = false);
     }
 
-    /// From here on the system refuses connections, as it does where no process listens. Those that exist are closed.
-    /// Until [`Self::admit`].
+    /// Refuses new connections until [`Self::admit`], as the system does if no process listens. Existing connections
+    /// are closed.
     pub fn refuse(&self) {
         self.state.send_modify(|state| {
             state.refusing = true;
@@ -112,19 +112,19 @@ impl Proxy {
         self.state.send_modify(|state| state.refusing = false);
     }
 
-    /// From here on whatever is read waits for so long before it is passed on, in both directions. Zero ends it.
+    /// Delays all bytes by this time, in both directions. Zero ends it.
     pub fn delay(&self, delay: Duration) {
         self.state.send_modify(|state| state.delay = delay);
     }
 
-    /// Freezes the connections that exist for good, as the death of a host on the way does; new ones work. Returns how
-    /// many connections there ever were.
+    /// Freezes the existing connections for good, as if a host on the way had failed. New connections work. Returns
+    /// the number of connections ever accepted.
     pub fn abandon_connections(&self) -> u64 {
         self.state.send_modify(|state| state.abandoned_below = state.next);
         self.connections()
     }
 
-    /// Connections that were ever taken.
+    /// Number of connections ever accepted.
     pub fn connections(&self) -> u64 {
         self.state.borrow().next
     }
@@ -162,7 +162,7 @@ async fn listen(
                     connections.spawn(stop.clone().run_until_cancelled_owned(carry(client, gate)));
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "the proxy could not take a connection and tries again");
+                    tracing::warn!(%error, "the proxy could not accept a connection and tries again");
                     tokio::time::sleep(Duration::from_millis(100)).await;
                 }
             },
@@ -170,7 +170,7 @@ async fn listen(
     }
 }
 
-/// Keeps the port without listening on it, for as long as connections are to be refused.
+/// Holds the port without listening on it, for as long as connections have to be refused.
 async fn closed(address: SocketAddr, watched: &mut watch::Receiver<State>) -> io::Result<TcpListener> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     socket.set_reuseaddr(true)?;
@@ -179,7 +179,7 @@ async fn closed(address: SocketAddr, watched: &mut watch::Receiver<State>) -> io
     socket.listen(BACKLOG)
 }
 
-/// Whether bytes of one connection pass.
+/// Decides whether bytes of one connection pass.
 #[derive(Clone)]
 struct Gate {
     number: u64,
@@ -187,13 +187,13 @@ struct Gate {
 }
 
 impl Gate {
-    /// Waits until bytes pass, and says where to; for ever, once the connection is abandoned.
+    /// Waits until bytes may pass. Returns the target. Never returns if the connection is abandoned.
     async fn open(&mut self) -> SocketAddr {
         let number = self.number;
         let passes = |state: &State| !state.frozen && number >= state.abandoned_below;
         loop {
             let Ok(state) = self.state.wait_for(|state| passes(state) && state.target.is_some()).await else {
-                // The proxy is gone, and with it this task.
+                // The proxy was dropped. This task ends with it.
                 return std::future::pending().await;
             };
             if let Some(target) = state.target {
@@ -202,7 +202,7 @@ impl Gate {
         }
     }
 
-    /// Waits until the connection is to be closed.
+    /// Waits until the connection has to be closed.
     async fn cut(mut self) {
         let number = self.number;
         if self.state.wait_for(|state| number < state.cut_below).await.is_err() {
@@ -220,7 +220,7 @@ async fn carry(client: TcpStream, mut gate: Gate) {
     let carried = async {
         let target = gate.open().await;
         let service = TcpStream::connect(target).await?;
-        // It should add no delays of its own.
+        // The proxy should not add delays of its own.
         client.set_nodelay(true)?;
         service.set_nodelay(true)?;
         let ((from_client, to_client), (from_service, to_service)) =
@@ -242,7 +242,7 @@ async fn copy(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut gate: Gate) -
         gate.open().await;
         let length = from.read(&mut buffer).await?;
         tokio::time::sleep(gate.delay()).await;
-        // It may have been frozen while nothing came.
+        // The connection may have been frozen while no bytes arrived.
         gate.open().await;
         if length == 0 {
             return to.shutdown().await;
@@ -259,7 +259,7 @@ mod tests {
 
     const LIMIT: Duration = Duration::from_secs(20);
 
-    /// A service that sends back what it gets.
+    /// A service that sends back the bytes that it receives.
     async fn echo() -> SocketAddr {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
@@ -286,7 +286,7 @@ mod tests {
         assert_eq!(exchange(&mut client).await.expect("echoed"), 7);
         proxy.freeze();
         client.write_u8(8).await.expect("the socket is open");
-        // An absence can only be observed over a time.
+        // That nothing arrives can only be observed over some time.
         tokio::time::timeout(Duration::from_millis(200), client.read_u8()).await.expect_err("silence");
         proxy.thaw();
         let late = tokio::time::timeout(LIMIT, client.read_u8()).await.expect("in time");
@@ -317,7 +317,7 @@ mod tests {
             let ended = tokio::time::timeout(LIMIT, old.read_u8()).await.expect("in time");
             ended.expect_err("it is closed");
             let started = Instant::now();
-            // What was on its way when it began may still be taken, and ends at once.
+            // Connections that were being opened may still be accepted. They end at once.
             while TcpStream::connect(proxy.address()).await.is_ok() {
                 assert!(started.elapsed() < LIMIT, "never refused");
                 tokio::task::yield_now().await;
@@ -352,7 +352,7 @@ mod tests {
         let proxy = Proxy::reserve(SocketAddr::from(([127, 0, 0, 1], 0))).await.expect("starts");
         let mut waiting = TcpStream::connect(proxy.address()).await.expect("connects");
         waiting.write_u8(7).await.expect("the socket is open");
-        // An absence can only be observed over a time.
+        // That nothing arrives can only be observed over some time.
         tokio::time::timeout(Duration::from_millis(100), waiting.read_u8()).await.expect_err("nobody there");
         proxy.lead_to(echo().await);
         waiting.read_u8().await.expect_err("what led elsewhere is closed");

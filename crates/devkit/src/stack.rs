@@ -1,5 +1,5 @@
-//! One process that holds the whole local Azure: broker, Cosmos DB, IoT hubs with their service APIs, and control port; and Azurite beside it
-//! where somebody asks for it.
+//! One process with the whole local Azure: broker, Cosmos DB, IoT hubs with their service APIs, and control port. On request, Azurite runs
+//! beside it.
 
 use std::{collections::BTreeSet, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -18,16 +18,16 @@ use crate::{
 
 pub use crate::parts::{AnotherIotHub, Endpoints, IotHub, IotHubEndpoints};
 
-/// How often updates that a coalescing fault holds back are sent, if no later update took them along.
+/// How often held-back updates are sent if no later update of their twin has included them.
 const FLUSH_INTERVAL: Duration = Duration::from_millis(500);
 
-/// How often events of a late stream are looked at: what their delay is exact to.
+/// How often the events of a late stream are checked. Their delay is accurate to this interval.
 const RELEASE_INTERVAL: Duration = Duration::from_millis(10);
 
 /// The container for checkpoints and dead letters. The daemon creates it.
 const CONTAINER: &str = "twinsync";
 
-/// What to start, and where. Port 0 takes a free one.
+/// Options of the stack. With port 0, the system chooses a free port.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// The broker's address.
@@ -38,22 +38,22 @@ pub struct Options {
     pub control: SocketAddr,
     /// The Event Hubs for the two sources.
     pub hubs: iothub::HubNames,
-    /// Partitions of each Event Hub.
+    /// Number of partitions of each Event Hub.
     pub partitions: u16,
     /// Consumer groups of each Event Hub, besides `$Default`.
     pub consumer_groups: Vec<String>,
-    /// The token that the broker and the hub's service API accept; absent, they accept any.
+    /// The token that the broker and the hub's service API accept. `None`: they accept any token.
     pub token: Option<String>,
-    /// The IoT hub, the first one where there are several.
+    /// The IoT hub. If there are several, the first one.
     pub iothub: iothub::Options,
     /// The address of its service REST API.
     pub iothub_service: SocketAddr,
-    /// The tier and units whose limits its service API keeps; absent, nothing is limited.
+    /// The tier and units whose limits its service API applies. `None`: no limits.
     pub iothub_quota: Option<Quota>,
-    /// Further IoT hubs.
+    /// The other IoT hubs.
     pub more_iothubs: Vec<AnotherIotHub>,
-    /// Whether a [`Proxy`] stands in front of Cosmos DB, at [`Options::cosmos`]: the account document names the address that
-    /// clients have to dial, so it cannot be put there later.
+    /// Whether clients connect to Cosmos DB through a [`Proxy`] at [`Options::cosmos`]. The account document contains the address that
+    /// clients have to connect to, so the proxy cannot be added later.
     pub cosmos_proxy: bool,
     /// The database for the twins.
     pub database: String,
@@ -61,11 +61,11 @@ pub struct Options {
     pub container: String,
     /// Whether requests to Cosmos DB have to be signed with the key in [`Endpoints`].
     pub verify_cosmos_key: bool,
-    /// Provisioned throughput of the container, in request units per second; absent: no throttling.
+    /// Provisioned throughput of the container, in request units per second. `None`: no throttling.
     pub throughput: Option<u64>,
-    /// Physical partitions of the container. See [`cosmos::Options::partitions`].
+    /// Number of physical partitions of the container, see [`cosmos::Options::partitions`].
     pub cosmos_partitions: u32,
-    /// Whether there is blob storage: Azurite, which needs Node.js and npm.
+    /// Whether to start blob storage: Azurite, which needs Node.js and npm.
     pub azurite: bool,
     /// The address of blob storage.
     pub blobs: SocketAddr,
@@ -102,45 +102,45 @@ impl Default for Options {
 /// Why the stack could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The broker.
+    /// The broker could not start.
     #[error("cannot start the event hubs broker on {address}")]
     Broker {
-        /// Its address.
+        /// The address.
         address: SocketAddr,
-        /// Why.
+        /// The reason.
         #[source]
         source: broker::Error,
     },
-    /// Cosmos DB.
+    /// Cosmos DB could not start.
     #[error("cannot start cosmos db on {address}")]
     Cosmos {
-        /// Its address.
+        /// The address.
         address: SocketAddr,
-        /// Why.
+        /// The reason.
         #[source]
         source: cosmos::Error,
     },
-    /// Blob storage.
+    /// Blob storage could not start.
     #[error("cannot start blob storage")]
     Azurite(#[from] azurite::Error),
-    /// Two IoT hubs of one name, which nobody could tell apart.
+    /// Two IoT hubs have the same name.
     #[error("there are two iot hubs of the name {0:?}")]
     SameName(String),
-    /// A hub's service API.
+    /// A hub's service API could not start.
     #[error("cannot start iot hub's service api on {address}")]
     Registry {
-        /// Its address.
+        /// The address.
         address: SocketAddr,
-        /// Why.
+        /// The reason.
         #[source]
         source: iothub::api::Error,
     },
-    /// The control port.
+    /// The control port could not listen.
     #[error("cannot listen on {address} for the control port")]
     Control {
-        /// Its address.
+        /// The address.
         address: SocketAddr,
-        /// Why.
+        /// The reason.
         #[source]
         source: std::io::Error,
     },
@@ -154,16 +154,16 @@ pub struct Stack {
 }
 
 impl Stack {
-    /// Starts everything, or nothing.
+    /// Starts all parts. If one fails, none is left running.
     ///
     /// # Errors
-    /// An address that is taken, or a setting that makes no sense.
+    /// An address is in use, or an option is invalid.
     pub async fn start(options: Options) -> Result<Self, Error> {
         let all = all_iothubs(&options)?;
         let control_error = |source| Error::Control { address: options.control, source };
         let listener = tokio::net::TcpListener::bind(options.control).await.map_err(control_error)?;
         let control = listener.local_addr().map_err(control_error)?;
-        // First, because what was started before it would have to be stopped again.
+        // Azurite is started first, because the other parts would have to be stopped if it failed.
         let azurite = match options.azurite {
             true => Some(Azurite::start(options.blobs).await?),
             false => None,
@@ -258,12 +258,12 @@ impl Stack {
         Ok(Self { parts, stop, tasks })
     }
 
-    /// Where everything is.
+    /// The endpoints of all services.
     pub fn endpoints(&self) -> &Endpoints {
         &self.parts.endpoints
     }
 
-    /// The IoT hubs, the first one first.
+    /// The IoT hubs, beginning with the first one.
     pub fn iothubs(&self) -> &[Arc<IotHub>] {
         &self.parts.iothubs
     }
@@ -273,22 +273,22 @@ impl Stack {
         self.iothubs()[0].service()
     }
 
-    /// Its service REST API: its counters, limits and faults.
+    /// The first hub's service REST API, with counters, limits and faults.
     pub fn registry(&self) -> &iothub::api::Server {
         self.iothubs()[0].registry()
     }
 
-    /// Cosmos DB: its counters and faults.
+    /// Cosmos DB, with counters and faults.
     pub fn cosmos(&self) -> &cosmos::Server {
         &self.parts.cosmos
     }
 
-    /// The way to Cosmos DB, where [`Options::cosmos_proxy`] asked for one.
+    /// The proxy for Cosmos DB, if [`Options::cosmos_proxy`] is set.
     pub fn cosmos_proxy(&self) -> Option<&Proxy> {
         self.parts.cosmos_proxy.as_ref()
     }
 
-    /// Blob storage, where [`Options::azurite`] asked for it.
+    /// Blob storage, if [`Options::azurite`] is set.
     pub fn azurite(&self) -> Option<&Azurite> {
         self.parts.azurite.as_ref()
     }
@@ -298,10 +298,10 @@ impl Stack {
         &self.parts.broker
     }
 
-    /// Events that were ever appended to the Event Hubs of both sources, of all IoT hubs.
+    /// Number of events ever appended to the Event Hubs of both sources of all IoT hubs.
     ///
     /// # Errors
-    /// The broker does not know them.
+    /// The broker does not have these Event Hubs.
     pub fn appended(&self) -> Result<u64, broker::Error> {
         let mut appended = 0;
         for hub in self.endpoints().event_hubs() {
@@ -317,12 +317,12 @@ impl Stack {
         self.iothubs()[0].fleet()
     }
 
-    /// Completes when the control port is asked to shut down; the caller then calls [`Stack::stop`].
+    /// Completes when the control port is asked to shut down. The caller then has to call [`Stack::stop`].
     pub async fn shutdown_requested(&self) {
         self.parts.shutdown.cancelled().await;
     }
 
-    /// Stops everything; twins, events and documents are gone.
+    /// Stops all parts. Twins, events and documents are lost.
     pub async fn stop(self) {
         for hub in &self.parts.iothubs {
             hub.fleet().stop();
@@ -330,7 +330,7 @@ impl Stack {
         }
         self.stop.cancel();
         for task in self.tasks {
-            // A task that panicked has nothing left to stop.
+            // If the task panicked, nothing is left to stop.
             let _ = task.await;
         }
         for hub in &self.parts.iothubs {
@@ -341,7 +341,7 @@ impl Stack {
         if let Some(azurite) = &self.parts.azurite
             && let Err(error) = azurite.stop().await
         {
-            // Its process is killed when the value goes.
+            // Dropping the value kills its process.
             tracing::warn!(
                 error = &error as &dyn std::error::Error,
                 "azurite could not be stopped in an orderly way"

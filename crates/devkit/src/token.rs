@@ -1,4 +1,5 @@
-//! Access tokens as Entra ID makes them, for local services that look at what a token says and not at its signature.
+//! Access tokens in the form of Entra ID's, for local services that check the contents of a token but not its
+//! signature.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -11,7 +12,7 @@ pub const STORAGE_AUDIENCE: &str = "https://storage.azure.com";
 /// The audience of tokens for Event Hubs.
 pub const EVENT_HUBS_AUDIENCE: &str = "https://eventhubs.azure.net";
 
-/// A JSON Web Token that nobody signed. Its times are whole seconds: it expires in the second of `expires`.
+/// An unsigned JSON Web Token. Its times are whole seconds: it expires in the second of `expires`.
 pub fn unsigned(audience: &str, expires: SystemTime) -> String {
     let issued = seconds(SystemTime::now());
     let claims = json!({

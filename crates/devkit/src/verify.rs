@@ -1,9 +1,10 @@
-//! Compares every document in Cosmos DB with its hub's twin, of all hubs.
+//! Compares every document in Cosmos DB with its hub's twin, for all hubs.
 //!
-//! It reads both sides over their sockets, knows nothing of the mirror's inner workings, and trusts the hub model's
-//! state, not its events. Names of hubs are told apart without case. What it expects of a document: `hubName`, `deviceId`, `moduleId`, `version`, `tags`,
-//! `properties` as in the twin, and `sync.state` `live`. A deleted twin has no document, or a tombstone: `sync.state`
-//! `deleted` and neither tags nor properties. An end that cannot be reached is an error, never "0 different".
+//! It reads both sides over their sockets. It uses none of twinsync's code, and compares with the hub model's state
+//! instead of its events. Hub names are compared without case. A document must have `hubName`, `deviceId`,
+//! `moduleId`, `version`, `tags` and `properties` as in the twin, and `sync.state` `live`. A deleted twin must have
+//! no document, or a tombstone: `sync.state` `deleted` and neither tags nor properties. If a side cannot be read,
+//! this is an error and never "0 different".
 
 use std::{collections::BTreeMap, fmt};
 
@@ -19,29 +20,29 @@ mod read;
 pub use counts::wrong_counts;
 pub use read::Error;
 
-/// How many differences a report shows.
+/// Maximum number of differences in a report.
 const SHOWN: usize = 20;
 
-/// Names a twin across hubs: hub in lower case, device, module.
+/// Identifies a twin across hubs: hub in lower case, device, module.
 type Key = (String, String, Option<String>);
 
 /// How the documents differ from the twins.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Report {
-    /// Twins of all hubs.
+    /// Number of twins of all hubs.
     pub twins: u64,
-    /// Documents in Cosmos DB, tombstones included.
+    /// Number of documents in Cosmos DB, including tombstones.
     pub documents: u64,
-    /// Documents of deleted twins that say so.
+    /// Tombstones of twins that do not exist.
     pub tombstones: u64,
-    /// Documents that differ from their twin, are not live, or are tombstones with content.
+    /// Documents that differ from their twin or are not live, and tombstones with content.
     pub different: u64,
-    /// Twins without a document, or with a tombstone.
+    /// Twins that have no document, or a tombstone.
     pub missing: u64,
     /// Documents without a twin that are no tombstones, and second documents of a twin.
     pub extra: u64,
-    /// Documents that carry a flag; not a difference in itself.
+    /// Documents with a flag. A flag is no difference.
     pub flagged: u64,
     /// The first differences.
     pub differences: Vec<Difference>,
@@ -55,19 +56,19 @@ pub struct Difference {
     pub hub_name: String,
     /// The device.
     pub device_id: String,
-    /// The module, of module twins.
+    /// The module, if it is a module's twin.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub module_id: Option<String>,
-    /// Where, as a JSON path such as `/properties/reported/a`; `/` for a document as a whole.
+    /// The position, as a JSON pointer such as `/properties/reported/a`. `/` means the whole document.
     pub path: String,
-    /// What the hub has, shortened.
+    /// The value in the twin, shortened.
     pub expected: String,
-    /// What the document has, shortened.
+    /// The value in the document, shortened.
     pub found: String,
 }
 
 impl Report {
-    /// Whether every twin has its document and no document is too many.
+    /// Whether every twin has an equal document, and there are no extra documents.
     pub fn is_equal(&self) -> bool {
         self.different == 0 && self.missing == 0 && self.extra == 0
     }
@@ -106,10 +107,10 @@ impl fmt::Display for Report {
     }
 }
 
-/// Reads all twins and all documents of a devkit and compares them.
+/// Reads all twins and all documents of a devkit, and compares them.
 ///
 /// # Errors
-/// Either end could not be read to its end.
+/// One side could not be read completely.
 pub async fn verify(endpoints: &Endpoints) -> Result<Report, Error> {
     let mut twins = BTreeMap::new();
     for hub in endpoints.iothubs() {
@@ -119,15 +120,15 @@ pub async fn verify(endpoints: &Endpoints) -> Result<Report, Error> {
     Ok(compare(twins, read::documents(endpoints).await?))
 }
 
-/// All documents of a devkit's container, in no order.
+/// All documents of a devkit's container, in no particular order.
 ///
 /// # Errors
-/// They could not be read to their end.
+/// They could not be read completely.
 pub async fn documents(endpoints: &Endpoints) -> Result<Vec<Value>, Error> {
     read::documents(endpoints).await
 }
 
-/// Compares twins, as a GET shows them, with documents.
+/// Compares twins in the form of a GET with documents.
 fn compare(mut twins: BTreeMap<Key, Value>, documents: Vec<Value>) -> Report {
     let mut report =
         Report { twins: twins.len() as u64, documents: documents.len() as u64, ..Report::default() };
@@ -237,7 +238,7 @@ mod tests {
             vec![twin("a"), twin("b"), twin("c")],
             vec![foreign, module, document("b"), document("b"), tombstone("c")],
         );
-        // Missing: a, and c, whose document is a tombstone. Extra: the foreign one, the module, the second b.
+        // Missing: a, and c, which has a tombstone. Extra: the document of another hub, the module, the second b.
         assert_eq!(figures(&report), [0, 0, 2, 3, 1]);
         assert!(!report.is_equal());
     }
@@ -249,7 +250,7 @@ mod tests {
         theirs["hubName"] = json!("OTHER");
         let report = super::compare(BTreeMap::from(twins.clone()), vec![document("a"), theirs.clone()]);
         assert!(report.is_equal() && report.twins == 2, "{report}");
-        // Two documents of the one, spelt in two ways, and none of the other.
+        // Two documents of one twin, with the hub's name spelled differently, and none of the other twin.
         let mut again = theirs.clone();
         again["hubName"] = json!("other");
         let report = super::compare(BTreeMap::from(twins), vec![theirs, again]);

@@ -1,4 +1,4 @@
-//! Blob storage over HTTP: what its signatures allow, and what an outage leaves behind.
+//! Blob storage over HTTP: what its signatures allow, and the data after an outage.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -8,7 +8,7 @@ use devkit::{
 };
 use reqwest::{Client, RequestBuilder};
 
-/// A version of the API that is newer than Azurite: it must not look at it.
+/// An API version that is newer than Azurite, which must accept it.
 const VERSION: &str = "2026-04-06";
 
 async fn azurite() -> Azurite {

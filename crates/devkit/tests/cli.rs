@@ -1,4 +1,4 @@
-//! The command line: one JSON line, one line per error, exit codes that scripts can rely on.
+//! The command line: one line of JSON, one line per error, and exit codes for scripts.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panic, in its helpers too")]
 
@@ -73,7 +73,7 @@ fn the_command_line_starts_drives_verifies_and_stops() {
     let progress: Progress = serde_json::from_str(&out).unwrap();
     assert_eq!((progress.state, progress.counts.events), (State::Done, 50));
 
-    // Nobody copies anything here: it waits in vain.
+    // Nothing copies the twins here, so the command waits in vain.
     let began = Instant::now();
     let (code, out, _) = run(&["verify", "--control", control, "--wait", "1"]);
     assert_eq!(code, Some(1));
@@ -83,12 +83,12 @@ fn the_command_line_starts_drives_verifies_and_stops() {
         "{out}"
     );
 
-    // Running the same fleet again meets its own devices.
+    // The same fleet again has the same device ids, which exist already.
     let (code, _, err) = run(&fleet);
     assert_eq!((code, err.lines().count()), (Some(2), 1), "{err}");
     assert!(err.contains("prefix"), "{err}");
 
-    // Another hub has none of them.
+    // Another hub does not have these devices.
     let (code, _, err) = run(&[&fleet[..], &["--hub", "second"]].concat());
     assert_eq!(code, Some(0), "{err}");
     let (_, out, _) = run(&["verify", "--control", control, "--wait", "0"]);
@@ -100,7 +100,7 @@ fn the_command_line_starts_drives_verifies_and_stops() {
         assert_eq!(get(&format!("{control}/history?hub={hub}")), json!({"changes": 25}), "{hub}");
     }
 
-    // A second devkit on a port of the first.
+    // A second devkit on a port of the first one.
     let port = endpoints.iothub.rsplit(':').next().unwrap();
     let (code, _, err) = run(&["up", "--iothub-port", port]);
     assert!(code == Some(2) && err.contains("service api") && err.contains(port), "{err}");

@@ -1,4 +1,4 @@
-//! The Cosmos DB host, seen through the official Rust client over a socket.
+//! The Cosmos DB host over a socket, used with the official Rust client.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panic, in its helpers too")]
 
@@ -31,7 +31,7 @@ async fn connect_as(
     encoding: BinaryEncodingOptions,
 ) -> Result<ContainerClient, CosmosError> {
     let endpoint: AccountEndpoint = server.endpoint().parse().unwrap();
-    // No retries on throttling, so that a test counts its own requests.
+    // No retries on throttling, because tests count requests.
     let throttling = ThrottlingRetryOptionsBuilder::new().with_max_retry_count(0).build();
     let options = OperationOptionsBuilder::new().with_throttling_retry_options(throttling).build();
     let client = CosmosClient::builder()
@@ -65,7 +65,7 @@ fn status(error: &CosmosError) -> u16 {
 async fn documents_are_created_read_replaced_on_a_matching_etag_and_deleted() {
     let server = server(Options::default()).await;
     let container = connect(&server, KEY).await.unwrap();
-    // Ids as a mirror escapes them: the path, the signature and the body each have their own form.
+    // Ids in twinsync's escaping. The path, the signature and the body each have a different form.
     for id in ["plain", "a%23b", "d%2Fm", "x'y", "ü"] {
         let created = container.create_item("d", id, document(id), None).await.unwrap();
         let first = created.headers().etag().unwrap().clone();
@@ -120,7 +120,7 @@ async fn a_fault_before_the_work_leaves_the_container_as_it_was() {
     let server = server(Options::default()).await;
     let container = connect(&server, KEY).await.unwrap();
     for (code, requests) in [(429, 1), (408, 4), (500, 4), (503, 4)] {
-        // The SDK sends writes again; the fault lasts until it gives up.
+        // The SDK retries writes. The fault lasts until it gives up.
         let fault = Fault { next: None, ..Fault::next(code, 1) };
         server.set_faults(Faults { answers: vec![fault], ..Faults::default() }).unwrap();
         server.reset_counters();
@@ -286,7 +286,7 @@ async fn strange_requests_are_answered_and_do_not_stop_the_server() {
     server.stop().await;
 }
 
-/// A read that does not care.
+/// A read with Eventual consistency.
 async fn read_eventually(container: &ContainerClient, id: &str) -> Result<Value, CosmosError> {
     let operation = OperationOptionsBuilder::new()
         .with_read_consistency_strategy(ReadConsistencyStrategy::Eventual)
@@ -322,13 +322,13 @@ async fn the_account_says_of_itself_what_it_is_told_to() {
     let level = |account: &Value| account["userConsistencyPolicy"]["defaultConsistencyLevel"].clone();
     let plain = account().await;
     assert_eq!((level(&plain), &plain["enableMultipleWriteLocations"]), (json!("Session"), &json!(false)));
-    let pretence = json!({"consistency": "Eventual", "multiWrite": true});
-    open.set_faults(serde_json::from_value(pretence).unwrap()).unwrap();
+    let overrides = json!({"consistency": "Eventual", "multiWrite": true});
+    open.set_faults(serde_json::from_value(overrides).unwrap()).unwrap();
     let other = account().await;
     assert_eq!((level(&other), &other["enableMultipleWriteLocations"]), (json!("Eventual"), &json!(true)));
     let regions = other["writableLocations"].as_array().unwrap();
     assert_eq!((regions.len(), &regions[1]["name"]), (2, &json!(ELSEWHERE)));
-    // It is open under its other name, and what is asked there is counted.
+    // The account is reachable under its other host name, and requests to that are counted.
     let elsewhere = regions[1]["databaseAccountEndpoint"].as_str().unwrap();
     assert_eq!(reqwest::get(elsewhere).await.unwrap().status(), 200);
     assert_eq!(open.counters()["metadata"].elsewhere, 1);

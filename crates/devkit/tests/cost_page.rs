@@ -1,4 +1,4 @@
-//! The arithmetic of `docs/cost.html`, run by Node.js: the examples of `docs/cost.md` come out of it, and its prices per
+//! The arithmetic of `docs/cost.html`, run by Node.js: it gives the examples of `docs/cost.md`, and its prices per
 //! request are those of the local Cosmos DB host.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panic, in its helpers too")]
@@ -17,7 +17,7 @@ fn page(name: &str) -> String {
     std::fs::read_to_string(&docs).unwrap_or_else(|error| panic!("{}: {error}", docs.display()))
 }
 
-/// What the page's own formula says about each of these.
+/// The results of the page's own formula for each of these inputs.
 fn run(expression: &str, given: &[Value]) -> Vec<Value> {
     let html = page("cost.html");
     let (_, formula) = html.split_once("<script id=\"formula\">").expect("the page has a formula");
@@ -44,7 +44,7 @@ fn near(found: &Value, expected: f64, what: &str) {
     );
 }
 
-/// A cell of a table as a number, and what its last digit is worth.
+/// A table cell as a number, and the value of one unit of its last digit.
 fn number(cell: &str) -> (f64, f64) {
     let plain = cell.trim().trim_start_matches('$').replace(',', "");
     let digits = plain.split_once('.').map_or(0, |(_, digits)| digits.len());
@@ -112,7 +112,7 @@ fn a_linger_as_long_as_the_gap_merges_what_comes_in_bursts_and_regions_multiply(
     for (found, expected) in found.iter().zip([1.0, 0.75, 0.5]) {
         near(&found["writesPerChange"], expected, "writes");
     }
-    // Nothing to do still has the least throughput that can be bought, over 730 hours.
+    // Without load, the smallest throughput still has to be paid for 730 hours.
     near(&found[3]["provisioned"], 400.0, "provisioned");
     near(&found[3]["provisionedCost"], 4.0 * 0.008 * 730.0, "provisioned");
     near(&found[3]["autoscaleCost"], 0.1 * 10.0 * 0.012 * 730.0, "autoscale");

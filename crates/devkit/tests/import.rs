@@ -1,4 +1,4 @@
-//! Devices that were there before anybody listened.
+//! Devices that existed before the routes.
 
 use std::{
     sync::{
@@ -13,11 +13,11 @@ use devkit::{
     iothub::{HubNames, Notification, Options, Route, RouteError, Service},
 };
 
-/// Counts what is told.
+/// Counts notifications.
 #[derive(Default)]
-struct Told(AtomicUsize);
+struct NotificationCounter(AtomicUsize);
 
-impl Route for Told {
+impl Route for NotificationCounter {
     fn append(
         &self,
         _hub: &str,
@@ -29,25 +29,25 @@ impl Route for Told {
     }
 }
 
-fn hub() -> (Service, Arc<Told>) {
-    let told = Arc::new(Told::default());
-    (Service::new(Options::default(), HubNames::default(), told.clone()), told)
+fn hub() -> (Service, Arc<NotificationCounter>) {
+    let notifications = Arc::new(NotificationCounter::default());
+    (Service::new(Options::default(), HubNames::default(), notifications.clone()), notifications)
 }
 
 #[test]
-fn imported_devices_have_modules_and_a_life_behind_them_that_nobody_was_told_of() {
-    let (hub, told) = hub();
+fn imported_devices_have_modules_and_a_history_without_notifications() {
+    let (hub, notifications) = hub();
     let plan = Import { devices: 500, modules: 0.3, ..Import::default() };
     let imported = import(&hub, &plan).unwrap();
     assert_eq!((imported.devices, imported.devices + imported.modules), (500, hub.len()));
     assert!((100..300).contains(&imported.modules) && imported.writes > 500, "{imported:?}");
-    assert_eq!(told.0.load(Ordering::Relaxed), 0);
+    assert_eq!(notifications.0.load(Ordering::Relaxed), 0);
     assert!(matches!(import(&hub, &plan), Err(ImportError::Refused(_))), "they exist already");
 }
 
 #[test]
 fn a_hundred_thousand_twins_are_imported_in_seconds() {
-    let (hub, _told) = hub();
+    let (hub, _notifications) = hub();
     let started = Instant::now();
     let plan = Import { devices: 100_000, modules: 0.0, ..Import::default() };
     assert_eq!(import(&hub, &plan).unwrap().devices, 100_000);

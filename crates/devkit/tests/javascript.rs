@@ -1,4 +1,4 @@
-//! The broker, against Azure's JavaScript client, and the two clients by each other.
+//! Tests of the broker with Azure's JavaScript client, and of events between it and the Rust client.
 
 #[path = "../../eventhubs-emulator/tests/broker/client.rs"]
 #[expect(dead_code, reason = "shared with the tests of the broker, which use all of it")]
@@ -42,7 +42,8 @@ async fn ask(broker: &Broker, command: &str, hub: &str, options: &[&str], input:
     clients().await.run("eventhubs.mjs", &arguments, input, LIMIT).await.expect("the client runs")
 }
 
-/// The lines of a script that succeeded and closed its clients in time, without those about closing.
+/// The lines of a successful script without those about closing. The script must have closed its clients in
+/// time.
 fn lines(output: Output) -> Vec<Value> {
     assert!(output.success, "{output:?}");
     let (closings, lines): (Vec<Value>, Vec<Value>) =

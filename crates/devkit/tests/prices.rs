@@ -1,4 +1,4 @@
-//! What the Cosmos DB host charges, seen through the official Rust client over a socket.
+//! The request units that the Cosmos DB host charges, as the official Rust client sees them.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panic, in its helpers too")]
 
@@ -37,7 +37,7 @@ fn near(found: f64, expected: f64) {
     assert!((found - expected).abs() < 0.01, "{found} instead of {expected}");
 }
 
-/// Create, replace and delete of a twin: what they are charged.
+/// The charges of create, replace and delete of a twin.
 async fn charges(policy: Option<Value>, binary: bool) -> [f64; 3] {
     let (server, container) = start(policy, binary).await;
     let create = container.create_item("d", "d", twin(1), None).await.unwrap();
@@ -52,12 +52,12 @@ async fn charges(policy: Option<Value>, binary: bool) -> [f64; 3] {
 #[tokio::test]
 async fn writes_pay_for_the_terms_that_the_policy_indexes() {
     for binary in [false, true] {
-        // Indexed: id, deviceId, rate, sync.state, sync.op; of these, a change of the rate modifies one.
+        // Indexed: id, deviceId, rate, sync.state, sync.op. A change of the rate modifies one of these terms.
         let [create, replace, delete] = charges(None, binary).await;
         near(create, price::create(200, 5));
         near(replace, price::replace(200, 200, 1, 1));
         near(delete, price::create(200, 5));
-        // Everything: version, $version, $lastUpdated and sync.last as well.
+        // All paths are indexed: version, $version, $lastUpdated and sync.last as well.
         let [create, replace, delete] = charges(Some(service_default_policy()), binary).await;
         near(create, price::create(200, 9));
         near(replace, price::replace(200, 200, 5, 5));

@@ -1,4 +1,4 @@
-//! The whole local Azure in one process: control port, fleet and comparison.
+//! The complete local Azure in one process: control port, fleet and comparison.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panic, in its helpers too")]
 
@@ -49,7 +49,7 @@ async fn container(endpoints: &Endpoints) -> ContainerClient {
         .unwrap()
 }
 
-/// The document that a mirror keeps of a twin.
+/// A correct document of a twin.
 fn document(endpoints: &Endpoints, twin: &Value) -> Value {
     let mut document = twin.clone();
     let device = twin["deviceId"].as_str().unwrap();
@@ -62,8 +62,8 @@ fn document(endpoints: &Endpoints, twin: &Value) -> Value {
     document
 }
 
-/// Writes the documents that a perfect mirror would have.
-async fn mirror(stack: &Stack) {
+/// Writes the correct documents of all twins.
+async fn write_documents(stack: &Stack) {
     let container = container(stack.endpoints()).await;
     for twin in stack.hub().page(None, 10_000).twins {
         let document = document(stack.endpoints(), &twin);
@@ -202,12 +202,12 @@ async fn a_fleet_runs_phase_by_phase_and_the_comparison_sees_every_slip() {
     assert!(progress.deleted > 0);
     assert_eq!(progress.counts.events_by_type.values().sum::<u64>(), 1_000);
 
-    mirror(&stack).await;
+    write_documents(&stack).await;
     let report = verify(stack.endpoints()).await.unwrap();
     assert!(report.is_equal(), "{report}");
     assert_eq!(report.twins, progress.live as u64);
 
-    // One slip of each kind.
+    // One defect of each kind.
     let container = container(stack.endpoints()).await;
     let twins = stack.hub().page(None, 10).twins;
     let mut slips: BTreeMap<&str, Value> = BTreeMap::new();
@@ -266,7 +266,7 @@ async fn delivery_faults_change_the_events_but_not_the_twins() {
     stack.stop().await;
 }
 
-/// The hub's service API with the token of the endpoints.
+/// Requests the hub's service API with the token of the endpoints.
 async fn registry(stack: &Stack, path: &str) -> (StatusCode, Value) {
     let endpoints = stack.endpoints();
     let url = format!("{}{path}?api-version=2021-04-12", endpoints.iothub);
@@ -340,7 +340,7 @@ async fn several_hubs_share_the_event_hubs_and_nothing_else() {
     let [first, other] = &stack.endpoints().iothubs()[..] else { panic!("two hubs") };
     assert_eq!((first.name.as_str(), other.name.as_str()), ("devkit-hub", "Fabrikam"));
     assert_eq!(other.host_name, "Fabrikam.azure-devices.localhost");
-    // The same id in both, with another content each.
+    // The same id in both hubs, with different contents.
     call(&stack, Method::PUT, "/devices/d", Some(json!({"tags": {"of": 1}}))).await;
     call(&stack, Method::PUT, "/devices/d?hub=fabrikam", Some(json!({"tags": {"of": 2}}))).await;
     call(&stack, Method::PATCH, "/twins/d/reported?hub=Fabrikam", Some(json!({"a": 1}))).await;
@@ -416,14 +416,14 @@ async fn the_comparison_looks_past_what_no_event_tells() {
     let hub = iothub::Options { history: 10, ..iothub::Options::default() };
     let stack = Stack::start(Options { iothub: hub, ..Options::default() }).await.unwrap();
     call(&stack, Method::PUT, "/devices/d", None).await;
-    mirror(&stack).await;
+    write_documents(&stack).await;
     let change = json!({"status": "disabled", "statusReason": "x", "connectionState": "Connected"});
     call(&stack, Method::PATCH, "/devices/d", Some(change)).await;
     let report = verify(stack.endpoints()).await.unwrap();
     assert!(report.is_equal(), "{report}");
-    // After a failover the documents are ahead of the hub, and that is a difference.
+    // After a failover, the documents are ahead of the hub. That counts as a difference.
     call(&stack, Method::PATCH, "/twins/d/reported", Some(json!({"a": 1}))).await;
-    mirror(&stack).await;
+    write_documents(&stack).await;
     call(&stack, Method::POST, "/failover", Some(json!({"operations": 1}))).await;
     let report = verify(stack.endpoints()).await.unwrap();
     assert_eq!((report.different, report.differences[0].path.as_str()), (1, "/version"), "{report}");

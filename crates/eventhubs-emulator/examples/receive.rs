@@ -4,7 +4,7 @@
 //! cargo run --package eventhubs-emulator --example receive
 //! ```
 
-#![expect(clippy::print_stdout, reason = "what an example shows")]
+#![expect(clippy::print_stdout, reason = "the example prints what it receives")]
 
 use std::{error::Error, sync::Arc};
 
@@ -16,7 +16,7 @@ use azure_messaging_eventhubs::{ConsumerClient, OpenReceiverOptions, StartLocati
 use eventhubs_emulator::{Broker, Event, HubOptions, Options};
 use futures::StreamExt;
 
-/// The broker takes any token, unless it was told which one.
+/// A credential with an arbitrary token. The broker accepts any token if its options name none.
 #[derive(Debug)]
 struct AnyToken;
 

@@ -1,13 +1,13 @@
-//! Addresses of links, in the spellings of the official clients.
+//! Addresses of links, as the official clients write them.
 
 /// What a link is attached to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Node {
-    /// `$cbs`: claims-based security, takes tokens.
+    /// `$cbs` (claims-based security): receives tokens.
     TokenService,
-    /// `$management`: answers questions about hubs and partitions.
+    /// `$management`: answers requests for the properties of hubs and partitions.
     Management,
-    /// A hub: the broker chooses the partition.
+    /// A hub, to send to: the broker chooses the partition.
     Hub {
         /// Name as the client wrote it.
         hub: String,
@@ -31,7 +31,8 @@ pub(super) enum Node {
 }
 
 impl Node {
-    /// Reads a path or a whole URL; the host is the namespace given to the client and says nothing.
+    /// Parses a path or a whole URL. The host of a URL is ignored: it is the name of the namespace that the
+    /// client was given.
     pub(super) fn parse(address: &str) -> Option<Self> {
         let path = match address.split_once("://") {
             Some((_scheme, rest)) => rest.split_once('/')?.1,

@@ -1,7 +1,7 @@
-//! Until when a connection may use hubs: its last accepted token decides.
+//! How long a connection may use hubs: until its last accepted token expires.
 //!
-//! Event Hubs authorizes each link; here it is the connection, since every client puts its tokens before its links. A token
-//! that says when it expires is believed; another text never expires.
+//! Event Hubs authorizes each link. The broker authorizes the connection, because every client puts its tokens before it attaches its
+//! links. If a token states when it expires, the broker uses that time. All other tokens never expire.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -10,7 +10,7 @@ use fe2o3_amqp_types::definitions::{self, AmqpError};
 use serde_json::Value;
 use tokio::sync::watch;
 
-/// How long a wait for an expiry may last before the clock is looked at again.
+/// Longest wait before the system clock is read again: it may have been set meanwhile.
 const CLOCK_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Clone, Copy)]
@@ -33,12 +33,12 @@ impl Default for Authorization {
 }
 
 impl Authorization {
-    /// Takes a token's word for when it expires.
+    /// Records a token that was accepted and when it expires. `None`: never.
     pub(super) fn accept(&self, expires: Option<SystemTime>) {
         self.state.send_replace(expires.map_or(State::ForEver, State::Until));
     }
 
-    /// Whether hubs may be used, or the error that says why not.
+    /// Returns an error if the connection may not use hubs.
     pub(super) fn check(&self) -> Result<(), definitions::Error> {
         match *self.state.borrow() {
             State::NoToken => Err(refused("put a token on $cbs first")),
@@ -60,7 +60,7 @@ impl Authorization {
                 State::Until(time) => time.duration_since(SystemTime::now()).unwrap_or_default(),
                 State::NoToken | State::ForEver => CLOCK_CHECK_INTERVAL,
             };
-            // Whether time has passed or another token came: it is looked at again.
+            // Either time has passed or another token was accepted. The loop checks again.
             let _ = tokio::time::timeout(wait.min(CLOCK_CHECK_INTERVAL), state.changed()).await;
         }
     }
@@ -70,7 +70,7 @@ fn refused(why: &str) -> definitions::Error {
     definitions::Error::new(AmqpError::UnauthorizedAccess, format!("unauthorized access: {why}"), None)
 }
 
-/// When a token expires; `None` for text that is no JSON Web Token or does not say. Nobody checks its signature.
+/// Reads when a token expires. `None` if the text is no JSON Web Token or has no `exp` claim. The signature is not checked.
 pub(super) fn expiry(token: &str) -> Option<SystemTime> {
     let claims = URL_SAFE_NO_PAD.decode(token.split('.').nth(1)?).ok()?;
     let claims: Value = serde_json::from_slice(&claims).ok()?;

@@ -1,4 +1,4 @@
-//! The listener and the connections it takes.
+//! The listener and the connections that it accepts.
 
 use std::{
     sync::{Arc, atomic::Ordering},
@@ -20,16 +20,17 @@ use super::{context::SessionContext, namespace::Namespace, stream::CutStream};
 
 const CONTAINER_ID: &str = "devkit";
 const MAXIMUM_FRAME_BYTES: u32 = 65_536;
-/// The Rust client opens a session per token.
+/// The Rust client opens one session per token.
 const MAXIMUM_CHANNEL: u16 = 5_000;
-/// Transfers in flight per session and direction.
+/// Maximum number of transfers in flight per session and direction.
 const SESSION_WINDOW: u32 = 50_000;
-/// SASL and the opens of both sides.
+/// Time limit for SASL and the open frames of both sides.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
-/// Before trying to accept again, after the system refused a connection (e.g. out of file descriptors).
+/// Wait before the next attempt after the system could not accept a connection, for example because file
+/// descriptors ran out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Takes connections until told to stop.
+/// Accepts connections until `stop`.
 pub(super) async fn listen(
     listener: TcpListener,
     namespace: Arc<Namespace>,
@@ -53,7 +54,7 @@ pub(super) async fn listen(
                 tasks.spawn(connection.serve(stream));
             }
             Err(error) => {
-                tracing::warn!(%error, "the broker could not take a connection and tries again");
+                tracing::warn!(%error, "the broker could not accept a connection and tries again");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
@@ -77,7 +78,7 @@ impl Connection {
     }
 
     async fn open(&self, stream: TcpStream) -> Option<ListenerConnectionHandle> {
-        // Without it, credit flow waits for delayed acknowledgements.
+        // Without `TCP_NODELAY`, credit flow waits for delayed acknowledgements.
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "a connection has no TCP_NODELAY");
         }
@@ -125,7 +126,8 @@ impl Connection {
     }
 }
 
-/// Lets everybody in: Event Hubs authorizes with tokens on `$cbs`, after the connection is open.
+/// Accepts every client. As in Event Hubs, authorization follows on the open connection, with tokens on
+/// `$cbs`.
 #[derive(Debug, Clone)]
 struct AnyIdentity;
 

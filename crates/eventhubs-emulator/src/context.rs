@@ -1,4 +1,4 @@
-//! What the sessions of one connection share.
+//! The state that the sessions of one connection share.
 
 use std::sync::Arc;
 
@@ -6,11 +6,11 @@ use tokio_util::task::TaskTracker;
 
 use super::{authorization::Authorization, namespace::Namespace};
 
-/// What the sessions of one connection share.
+/// The state that the sessions of one connection share.
 #[derive(Debug, Clone)]
 pub(super) struct SessionContext {
     pub(super) namespace: Arc<Namespace>,
     pub(super) tasks: TaskTracker,
-    /// What the tokens that were put on this connection allow.
+    /// The authorization from the tokens that were put on this connection.
     pub(super) authorization: Arc<Authorization>,
 }

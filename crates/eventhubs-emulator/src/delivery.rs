@@ -1,4 +1,4 @@
-//! Deliveries: from a partition's log to one receiver's link.
+//! Deliveries from a partition's log to one receiver's link.
 
 use std::{
     pin::pin,
@@ -20,14 +20,15 @@ use super::{
     wire::{self, Payload},
 };
 
-/// Events taken from the log per look; small, so that a stall or a closure takes effect soon.
+/// Maximum number of events that are read from the log at once. It is small, so that a stall or a closure
+/// takes effect soon.
 const EVENTS_PER_READ: usize = 128;
 
-/// One receiver at work.
+/// The link of one receiver.
 #[derive(Debug)]
 pub(super) struct Delivery {
     pub(super) namespace: Arc<Namespace>,
-    /// The link ends with it.
+    /// When it expires, the link is closed.
     pub(super) authorization: Arc<Authorization>,
     pub(super) hub: Arc<Hub>,
     pub(super) partition: u16,
@@ -36,11 +37,11 @@ pub(super) struct Delivery {
     pub(super) registration: Registration,
 }
 
-/// How a receiver's link came to its end.
+/// Why a receiver's link ended.
 enum End {
-    /// The client detached, or its session or connection ended; the detach wants an answer.
+    /// The client detached, or its session or connection ended. The broker still has to answer the detach.
     Client(DetachError),
-    /// The same, seen by a send, which has answered already.
+    /// The same, reported by a send. fe2o3-amqp has answered the detach already.
     Answered,
     /// The broker closes it.
     Broker(Closure),
@@ -50,7 +51,8 @@ impl Delivery {
     /// Delivers until either side ends the link.
     pub(super) async fn run(mut self, mut sender: Sender) {
         let end = self.deliver(&mut sender).await;
-        // The place must be free before the client learns of the end: it may come back at once.
+        // The registration must end before the client learns that the link ended: the client may attach again
+        // at once.
         drop(self.registration);
         match end {
             End::Client(cause) => link::answer_detach(sender, &cause).await,
@@ -109,7 +111,6 @@ impl Delivery {
     }
 }
 
-/// Sends one event.
 async fn send(sender: &mut Sender, entry: &Entry) -> Result<(), SendError> {
     match &entry.payload {
         Payload::Encoded(bytes) => link::send(sender, &envelope::seal(bytes)).await,

@@ -1,12 +1,11 @@
-//! Encoded messages past an encoder that takes none.
+//! Sends messages that are already encoded through fe2o3-amqp, whose sender accepts only messages that it encodes itself.
 //!
-//! fe2o3-amqp's sender encodes what it sends, and takes messages only. The log holds messages encoded already: to decode
-//! one for each receiver, only to have it encoded again, is nearly half of what a delivery costs. So a delivery sends the
-//! bytes as a message of its own whose body is a binary value, the envelope, and the connection's stream takes the
-//! envelope off each frame before it leaves ([`super::stream`]).
+//! The log holds encoded messages. Decoding one for each receiver, only to have it encoded again, would be nearly half of the cost of a
+//! delivery. So a delivery sends the encoded bytes inside another message, whose body is one binary value. This outer message is the
+//! envelope. The connection's stream removes the envelope from each frame before it is written ([`super::stream`]).
 //!
-//! Nobody else sends what looks like an envelope: messages of the log begin with their annotations, replies of services
-//! with their properties, and what cannot be decoded has no binary value.
+//! Nothing else that the broker sends looks like an envelope. Messages of the log begin with their annotations, and replies of services
+//! begin with their properties. The body of an undecodable event is no binary value.
 
 use std::ops::Range;
 
@@ -14,7 +13,7 @@ use fe2o3_amqp::link::delivery::Sendable;
 use fe2o3_amqp_types::messaging::AmqpValue;
 use serde::{Serialize, Serializer};
 
-/// What the two protocol headers begin with, where a frame has its size.
+/// The first bytes of the two protocol headers, at the place where a frame has its size.
 const PROTOCOL: &[u8] = b"AMQP";
 const PROTOCOL_HEADER_BYTES: usize = 8;
 const FRAME_HEADER_BYTES: usize = 8;
@@ -29,7 +28,7 @@ const LIST32: u8 = 0xd0;
 const BINARY8: u8 = 0xa0;
 const BINARY32: u8 = 0xb0;
 
-/// Bytes of an encoded message, as a binary value.
+/// The bytes of an encoded message, serialized as a binary value.
 #[derive(Debug)]
 pub(super) struct Bytes<'a>(&'a [u8]);
 
@@ -44,7 +43,7 @@ pub(super) fn seal(message: &[u8]) -> Sendable<AmqpValue<Bytes<'_>>> {
     Sendable::from(AmqpValue(Bytes(message)))
 }
 
-/// Takes the envelopes off the whole frames from `start` on; returns where they end. What follows is not whole yet.
+/// Removes the envelopes from the complete frames that begin at `start`. Returns where these frames end; an incomplete frame may follow.
 pub(super) fn open(stream: &mut Vec<u8>, start: usize) -> usize {
     let mut whole = start;
     while let Some(length) = stream.get(whole..).and_then(unit) {
@@ -61,15 +60,15 @@ pub(super) fn open(stream: &mut Vec<u8>, start: usize) -> usize {
     whole
 }
 
-/// The length of the frame or protocol header that the bytes begin with, if all of it is there.
+/// The length in bytes of the frame or protocol header at the start of `bytes`. `None` if it is not complete.
 fn unit(bytes: &[u8]) -> Option<usize> {
     let head = bytes.first_chunk::<4>()?;
     let length = if head == PROTOCOL { PROTOCOL_HEADER_BYTES } else { size(*head)?.max(FRAME_HEADER_BYTES) };
     (bytes.len() >= length).then_some(length)
 }
 
-/// Where a frame has an envelope: in the first, or only, transfer of a delivery. That one has a delivery id; what later ones
-/// carry is content.
+/// The range of the envelope in a frame, if it has one. Only the first transfer of a delivery can have one, and that one has a delivery id.
+/// Later transfers carry content.
 fn envelope(frame: &[u8]) -> Option<Range<usize>> {
     let (header, _) = frame.split_at_checked(FRAME_HEADER_BYTES)?;
     if header[5] != AMQP_FRAME {
@@ -114,14 +113,14 @@ fn size(bytes: [u8; 4]) -> Option<usize> {
 mod tests {
     use super::*;
 
-    /// A frame of channel 1 with this performative and payload.
+    /// A frame on channel 1 with this body.
     fn frame(kind: u8, body: &[&[u8]]) -> Vec<u8> {
         let body = body.concat();
         let size = u32::try_from(FRAME_HEADER_BYTES + body.len()).unwrap();
         [&size.to_be_bytes()[..], &[2, kind, 0, 1], &body].concat()
     }
 
-    /// A transfer on handle 5 with delivery id 7, or, where it goes on, without.
+    /// A transfer on handle 5. The first one has delivery id 7; a later one has no delivery id.
     fn transfer(first: bool) -> Vec<u8> {
         let id: &[u8] = if first { &[0x52, 7] } else { &[NULL] };
         let fields = [&[0x52, 5], id].concat();
@@ -134,7 +133,7 @@ mod tests {
         [TRANSFER, &[LIST32, 0, 0, 0, 10, 0, 0, 0, 2], &fields].concat()
     }
 
-    /// An envelope around what may be longer than what is here.
+    /// An envelope for `length` bytes of content, of which only `content` is present.
     fn sealed(length: u32, content: &[u8]) -> Vec<u8> {
         match u8::try_from(length) {
             Ok(length) => [VALUE_SECTION, &[BINARY8, length], content].concat(),

@@ -1,4 +1,4 @@
-//! One event on its way into a partition's log, in the few AMQP types that IoT Hub uses.
+//! An event before it is appended to a partition's log, in the few AMQP types that IoT Hub uses.
 
 use std::collections::BTreeMap;
 
@@ -12,14 +12,15 @@ use fe2o3_amqp_types::{
 
 use super::wire::{self, Message};
 
-/// One event as it lies in a partition's log, before the broker stamps it with its position.
+/// An event to append. The broker adds its position and time to it.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Event {
     /// The payload: one AMQP data section.
     pub body: Vec<u8>,
     /// Application properties, e.g. `opType` and `deviceId` of a twin change.
     pub application_properties: BTreeMap<String, Value>,
-    /// Message annotations, e.g. `iothub-message-source`. The broker's own (`x-opt-…`) win over equal names.
+    /// Message annotations, e.g. `iothub-message-source`. The annotations that the broker sets (`x-opt-…`)
+    /// replace those with the same name.
     pub annotations: BTreeMap<String, Value>,
     /// Media type of the body.
     pub content_type: Option<String>,
@@ -27,7 +28,7 @@ pub struct Event {
     pub content_encoding: Option<String>,
     /// Correlation id, sent as a string.
     pub correlation_id: Option<String>,
-    /// User id: opaque bytes, not necessarily text.
+    /// User id: opaque bytes that need not be text.
     pub user_id: Option<Vec<u8>>,
 }
 
@@ -74,7 +75,7 @@ impl From<bool> for Value {
     }
 }
 
-/// Both of AMQP's types for values have the same variants for ours.
+/// `AmqpValue` and `SimpleValue` have the same variants for all of our values.
 macro_rules! from_value {
     ($($amqp:ident),*) => {$(
         impl From<Value> for $amqp {
@@ -96,7 +97,8 @@ macro_rules! from_value {
 from_value!(AmqpValue, SimpleValue);
 
 impl Event {
-    /// The AMQP message of this event; `partition_key` becomes the annotation that readers see.
+    /// Converts the event to an AMQP message. A `partition_key` that is not empty becomes an annotation that
+    /// readers see.
     pub(super) fn into_message(self, partition_key: &str) -> Message {
         let mut annotations: Annotations =
             self.annotations.into_iter().map(|(name, value)| (OwnedKey::from(name), value.into())).collect();

@@ -1,4 +1,4 @@
-//! Switches that tests throw, and counters that they read.
+//! Faults that tests inject, and counters that tests read.
 
 use std::{
     sync::{Arc, atomic::Ordering},
@@ -17,7 +17,7 @@ use super::{
     switches::{lock, server_busy},
 };
 
-/// Faults to inject into a running broker. Every one takes effect at once and from any thread.
+/// Faults to inject into a running broker. Each takes effect at once. The methods may be called from any thread.
 #[derive(Debug, Clone)]
 pub struct Faults {
     namespace: Arc<Namespace>,
@@ -26,21 +26,21 @@ pub struct Faults {
 /// What a broker has done since its start.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counters {
-    /// TCP connections taken, those refused by [`Faults::refuse_connections`] not counted.
+    /// TCP connections accepted, without those that [`Faults::refuse_connections`] closed.
     pub connections: u64,
-    /// TCP connections open at present.
+    /// TCP connections that are open now.
     pub open_connections: u64,
-    /// `put-token` requests, answered or not.
+    /// `put-token` requests received, whether answered or not.
     pub put_tokens: u64,
-    /// Links attached to hubs and partitions, refused ones included.
+    /// Links attached to hubs and partitions, including refused ones.
     pub attaches: u64,
-    /// Events handed to receivers' links.
+    /// Events sent to receivers' links.
     pub delivered: u64,
     /// Events appended through AMQP.
     pub received: u64,
 }
 
-/// The place of a reader with an owner level that nobody but a test is; it is given up when this is dropped.
+/// A registered reader with an owner level, without a link. It displaces other readers until it is dropped.
 #[derive(Debug)]
 pub struct Occupied {
     _registration: Registration,
@@ -51,18 +51,18 @@ impl Faults {
         Self { namespace }
     }
 
-    /// Cuts every connection without an AMQP close, as a lost route does. New connections are accepted.
+    /// Cuts every connection without an AMQP close, as the loss of a network route does. New connections are accepted.
     pub fn drop_connections(&self) {
         self.namespace.switches.cut_connections();
     }
 
-    /// Closes every new connection right after accepting it, until the time has passed. Zero ends it.
+    /// Closes every new connection right after accepting it, for `time` from now on. Zero ends it.
     pub fn refuse_connections(&self, time: Duration) {
         *lock(&self.namespace.switches.refuse_until) = Instant::now().checked_add(time);
     }
 
-    /// Closes the links of all receivers of a partition: with an error of this condition, e.g.
-    /// `amqp:link:detach-forced`, or without any. Returns how many there were.
+    /// Closes the links of all receivers of a partition: with an error of this condition, e.g. `amqp:link:detach-forced`, or without an
+    /// error if it is `None`. Returns the number of links.
     pub fn close_receivers(
         &self,
         hub: &str,
@@ -76,8 +76,11 @@ impl Faults {
         Ok(self.namespace.hub(hub)?.lane(partition)?.readers.close_all(&error))
     }
 
-    /// Reads a partition with an owner level, as another program would: readers without one are displaced, and refused until
-    /// what is returned is dropped.
+    /// Registers a reader of a partition with owner level 0, as another program would. Readers without an owner level are displaced, and
+    /// new ones are refused until the returned value is dropped.
+    ///
+    /// # Errors
+    /// The hub or the partition does not exist, or the consumer group has a reader with a higher owner level.
     pub fn occupy(&self, hub: &str, partition: u16, group: &str) -> Result<Occupied, Error> {
         let readers = Arc::clone(&self.namespace.hub(hub)?.lane(partition)?.readers);
         let registration = readers.admit(group, Some(0));
@@ -85,8 +88,8 @@ impl Faults {
         Ok(Occupied { _registration: registration })
     }
 
-    /// Throttles whoever reads, as Event Hubs does over the limit of its throughput units: from here on the links of all
-    /// receivers are closed as `com.microsoft:server-busy`, those that attach included. Until it is called with `false`.
+    /// Throttles all readers, as Event Hubs does if the throughput units are exceeded. The links of all receivers are closed with
+    /// `com.microsoft:server-busy`, and so are new ones, until it is called with `false`.
     pub fn throttle(&self, throttled: bool) {
         self.namespace.switches.busy.store(throttled, Ordering::Release);
         if throttled {
@@ -101,18 +104,18 @@ impl Faults {
         self.namespace.switches.tokens_to_refuse.store(count, Ordering::Release);
     }
 
-    /// Answers every put-token request with 401, until the time has passed. Zero ends it.
+    /// Answers every put-token request with 401, for `time` from now on. Zero ends it.
     pub fn refuse_tokens_for(&self, time: Duration) {
         *lock(&self.namespace.switches.refuse_tokens_until) = Instant::now().checked_add(time);
     }
 
-    /// Closes the `$cbs` links instead of answering the next `count` put-token requests.
+    /// Closes the `$cbs` link instead of answering, for the next `count` put-token requests.
     pub fn close_token_links(&self, count: u32) {
         self.namespace.switches.tokens_to_leave.store(count, Ordering::Release);
     }
 
-    /// Holds back all deliveries of a partition, while connections and links stay up: what a half-open
-    /// connection looks like to a reader. What is on its way already still arrives.
+    /// Stops all deliveries of a partition, while connections and links stay open. To a reader, this looks like a half-open connection.
+    /// Events that were sent before still arrive.
     pub fn stall(&self, hub: &str, partition: u16) -> Result<(), Error> {
         self.namespace.hub(hub)?.lane(partition)?.partition.set_stalled(true);
         Ok(())
@@ -124,27 +127,27 @@ impl Faults {
         Ok(())
     }
 
-    /// Appends a delivery that no client can decode as an AMQP message; returns its sequence number.
+    /// Appends a delivery that no client can decode as an AMQP message. Returns its sequence number.
     pub fn append_undecodable(&self, hub: &str, partition: u16) -> Result<i64, Error> {
         Ok(self.namespace.hub(hub)?.lane(partition)?.partition.append_undecodable())
     }
 
-    /// Drops a partition's events before a sequence number, as the end of their retention does.
+    /// Removes the events of a partition before a sequence number, as if their retention had ended.
     pub fn expire_before(&self, hub: &str, partition: u16, sequence_number: i64) -> Result<(), Error> {
         self.namespace.hub(hub)?.lane(partition)?.partition.expire_before(sequence_number);
         Ok(())
     }
 
-    /// Stamps what is appended to a partition from here on as older than it is: what lies there is then as old as it would be in
-    /// an Event Hub that keeps events for long. Times never go back, so it is for partitions that are empty.
+    /// Gives the events that are appended to a partition from now on an enqueued time that is `age` earlier. So they look as old as events
+    /// in an Event Hub with a long retention. Enqueued times never decrease, so use it on empty partitions.
     pub fn stamp_earlier(&self, hub: &str, partition: u16, age: Duration) -> Result<(), Error> {
         let milliseconds = i64::try_from(age.as_millis()).unwrap_or(i64::MAX);
         self.namespace.hub(hub)?.lane(partition)?.partition.stamp_earlier(milliseconds);
         Ok(())
     }
 
-    /// Empties all partitions of a hub, starts their numbers over at 0 and closes all receivers: the hub was
-    /// deleted and created again, and old positions mean nothing any more.
+    /// Removes all events of a hub, starts its sequence numbers at 0 again and closes all receivers, as if the hub had been deleted and
+    /// created again. Earlier positions are not valid afterwards.
     pub fn recreate(&self, hub: &str) -> Result<(), Error> {
         let gone: definitions::Error = definitions::AmqpError::NotFound.into();
         for lane in self.namespace.hub(hub)?.lanes() {
@@ -154,8 +157,8 @@ impl Faults {
         Ok(())
     }
 
-    /// Deletes a consumer group of a hub: its readers are told that it is not there, and so are those who attach later.
-    /// `$Default` cannot be deleted.
+    /// Deletes a consumer group of a hub. Its readers are closed with `amqp:not-found`, and links that attach later are refused. `$Default`
+    /// cannot be deleted.
     pub fn delete_group(&self, hub: &str, group: &str) -> Result<(), Error> {
         let gone: definitions::Error = definitions::AmqpError::NotFound.into();
         let hub = self.namespace.hub(hub)?;
@@ -172,7 +175,7 @@ impl Faults {
         Ok(())
     }
 
-    /// What the broker has done since its start.
+    /// The counters since the start of the broker.
     pub fn counters(&self) -> Counters {
         let switches = &self.namespace.switches;
         let closed = switches.closed.load(Ordering::Acquire);

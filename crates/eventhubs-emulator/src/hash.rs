@@ -1,10 +1,10 @@
-//! From a partition key to a partition, as the buffered producers of the official clients compute it.
+//! Assigns a partition key to a partition, as the buffered producers of the official clients do.
 //!
-//! Bob Jenkins' lookup3 (public domain) over the key's UTF-8 bytes with both seeds 0; the halves are folded by
-//! exclusive or and truncated to 16 bits. Whether the service uses the same function is not documented; any
-//! stable one would do for clients that leave the choice to the broker.
+//! The function is Bob Jenkins' lookup3 (public domain) over the key's UTF-8 bytes, with both seeds 0. The two
+//! halves are combined by exclusive or and truncated to 16 bits. It is not documented whether the service uses
+//! the same function. For clients that leave the choice to the broker, any stable function would do.
 
-/// The partition, out of `partitions`, that a key belongs to.
+/// Returns the partition of a key, in `0..partitions`.
 pub(super) fn partition(key: &str, partitions: u16) -> u16 {
     let remainder = i32::from(fold(key.as_bytes())) % i32::from(partitions);
     u16::try_from(remainder.unsigned_abs()).unwrap_or(0)

@@ -1,12 +1,12 @@
-//! Links that receive from a client: deliveries in, outcomes out.
+//! Links that receive from a client: deliveries come in, outcomes go out.
 //!
-//! SUBTLE: a client on fe2o3-amqp 0.14, as the Rust SDK is, has two windows that a broker on the same machine hits
-//! and a distant one hardly ever does.
-//! - It registers a delivery as unsettled *after* it has sent it. An outcome that arrives earlier is dropped, and
-//!   the send waits for ever. So an outcome goes out [`OUTCOME_DELAY`] after its delivery came in, which is still
-//!   faster than the service; deliveries behind it are taken meanwhile.
-//! - It looks at its credit, finds none, and only then begins to listen for more. A flow in between is missed. So
-//!   a link that waits for deliveries repeats its credit, ever more seldom.
+//! SUBTLE: a client on fe2o3-amqp 0.14, such as the Rust SDK, has two race conditions. A broker on the same
+//! machine triggers them often, a distant one hardly ever.
+//! - The client registers a delivery as unsettled *after* it has sent it. An outcome that arrives earlier is
+//!   dropped, and the send waits for ever. So the broker sends an outcome [`OUTCOME_DELAY`] after the delivery
+//!   arrived. This is still faster than the service, and the broker receives the next deliveries meanwhile.
+//! - The client checks its credit, finds none, and only then begins to wait for more. It misses a flow that
+//!   arrives in between. So a link that waits for deliveries sends its credit again, at growing intervals.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -26,17 +26,17 @@ use tokio::time::Instant;
 
 use super::{link, readers::Closure};
 
-/// From a delivery to its outcome.
+/// Time from a delivery to its outcome.
 const OUTCOME_DELAY: Duration = Duration::from_millis(10);
 
-/// Before a waiting link repeats its credit; doubles up to [`LONGEST_CREDIT_REMINDER`].
+/// Wait before an idle link sends its credit again. It doubles up to [`LONGEST_CREDIT_REMINDER`].
 const CREDIT_REMINDER: Duration = Duration::from_millis(50);
 const LONGEST_CREDIT_REMINDER: Duration = Duration::from_secs(30);
 
-/// Deliveries that a client may send ahead.
+/// Number of deliveries that a client may send in advance.
 const CREDIT: u32 = 200;
 
-/// What the broker makes of a delivery: accepted, or rejected with an error.
+/// The result of a delivery: accepted, or rejected with an error.
 pub(super) type Outcome = Result<(), definitions::Error>;
 
 /// A link that receives from a client.
@@ -58,8 +58,8 @@ impl Inbox {
         Self { receiver, outcomes: VecDeque::new() }
     }
 
-    /// The next delivery that is a message; others are rejected. `None` when the client has ended the link, which
-    /// needs no answer from us.
+    /// Returns the next delivery that is a message. Others are rejected. `None` if the client has ended the link;
+    /// the broker need not answer that.
     pub(super) async fn next(&mut self) -> Option<Delivery<Body<Value>>> {
         let mut reminder = CREDIT_REMINDER;
         loop {
@@ -85,7 +85,7 @@ impl Inbox {
             match received {
                 Ok(delivery) => return Some(delivery),
                 Err(RecvError::MessageDecode(error)) => {
-                    tracing::debug!(%error, "a client sent what is no message");
+                    tracing::debug!(%error, "a client sent a delivery that is no message");
                     self.settle(error.info, Err(AmqpError::DecodeError.into()));
                 }
                 Err(error) => {
@@ -96,12 +96,12 @@ impl Inbox {
         }
     }
 
-    /// Sends the outcome of a delivery, a little later.
+    /// Schedules the outcome of a delivery. It is sent after [`OUTCOME_DELAY`].
     pub(super) fn settle(&mut self, delivery: DeliveryInfo, outcome: Outcome) {
         self.outcomes.push_back(Pending { due: Instant::now() + OUTCOME_DELAY, delivery, outcome });
     }
 
-    /// Closes the link on our own account, after its outcomes: a client waits for them even on a closed link.
+    /// Closes the link from the broker's side, after its outcomes: a client waits for them even on a closed link.
     pub(super) async fn close(mut self, closure: Closure) {
         while let Some(pending) = self.outcomes.front() {
             tokio::time::sleep_until(pending.due).await;

@@ -1,4 +1,4 @@
-//! Intake: from a producer's link to the log of a partition.
+//! Deliveries from a producer's link to the logs of partitions.
 
 use std::sync::{Arc, atomic::Ordering};
 
@@ -11,23 +11,24 @@ use super::{
     wire::{self, Message},
 };
 
-/// One producer's link at work.
+/// The link of one producer.
 #[derive(Debug)]
 pub(super) struct Intake {
     pub(super) namespace: Arc<Namespace>,
     pub(super) hub: Arc<Hub>,
-    /// The partition in the link's address; without one the broker chooses.
+    /// The partition in the link's address. If it names none, the broker chooses.
     pub(super) partition: Option<u16>,
 }
 
 impl Intake {
-    /// Appends what arrives until the client ends the link.
+    /// Appends the events that arrive, until the client ends the link.
     pub(super) async fn run(self, receiver: Receiver) {
         let mut inbox = Inbox::new(receiver);
         while let Some(delivery) = inbox.next().await {
             let format = *delivery.message_format();
             let (info, message) = delivery.into_parts();
-            // Settled after the append only: the other way round an accepted event could be lost.
+            // The delivery is settled only after the append. In the other order, an accepted event could be
+            // lost.
             let outcome = self.append(format, message);
             inbox.settle(info, outcome);
         }

@@ -1,39 +1,39 @@
-//! Azure Event Hubs for tests, in process: AMQP 1.0 on a plain socket, served to the official clients unchanged.
+//! Azure Event Hubs for tests, inside the test's process: AMQP 1.0 on a plain socket. The official clients use it unchanged.
 //!
-//! [`Broker::start`] listens; a client connects to [`Broker::address`] with any token, or with the one of
-//! [`Options::accepted_token`]. [`Broker::append`] puts events into a partition without a client, and [`Broker::faults`] breaks
-//! what breaks in production. `examples/receive.rs` is the shortest way through all of it.
+//! [`Broker::start`] listens. A client connects to [`Broker::address`] with any token, or with the token of [`Options::accepted_token`].
+//! [`Broker::append`] appends events without a client. [`Broker::faults`] injects faults as they happen in production.
+//! `examples/receive.rs` is a complete example.
 //!
-//! # Promises
+//! # Guarantees
 //!
-//! - An event is accepted after it is in its partition, and the order there is the order of appends.
-//! - Sequence numbers have no gaps. An offset counts bytes, so a client that mistakes one for the other fails here too.
-//! - A partition key belongs to the partition that the official clients' buffered producers choose for it.
-//! - A higher owner level takes a partition from its reader, and a lower one is refused, as at Event Hubs.
-//! - A reader never waits by polling. Every link ends when its client detaches.
+//! - The broker accepts an event only after it is in its partition. The order in a partition is the order of the appends.
+//! - Sequence numbers have no gaps. Offsets count bytes, so a client that confuses the two fails here as it fails with Event Hubs.
+//! - A partition key is assigned to the partition that the official clients' buffered producers choose for it.
+//! - A reader with a higher owner level takes a partition from its reader, and one with a lower level is refused, as in Event Hubs.
+//! - Readers do not wait by polling. Every link ends when its client detaches.
 //! - Memory is bounded per partition: [`Broker::limit_partitions`].
 //!
-//! # What it does not do
+//! # Limitations
 //!
-//! It keeps nothing on disk and speaks neither TLS nor websockets. It authorizes by comparing one token, if told to; a token that
-//! says when it expires (`exp` of a JSON Web Token) is good until then: links are closed, new ones refused. It has no Capture,
-//! no schema registry, no Kafka endpoint and no quota of throughput units.
+//! Nothing is stored on disk. There is no TLS and there are no websockets. Authorization compares one token, if the options name one. If a
+//! token states when it expires (`exp` of a JSON Web Token), the connection's links are closed at that time and new ones are refused. There
+//! is no Capture, no schema registry, no Kafka endpoint and no quota of throughput units.
 //!
-//! # Inside
+//! # Modules
 //!
 //! | module | subject |
 //! |---|---|
-//! | `event` | an event as somebody appends it, without AMQP |
+//! | `event` | an event to append, without AMQP |
 //! | `log` | one partition: bounded, in memory, with sequence numbers, offsets and times |
 //! | `position` | start positions |
-//! | `readers` | owner levels and who takes a partition from whom |
-//! | `namespace` | hubs, partitions, consumer groups; which partition a key belongs to (`hash`) |
+//! | `readers` | owner levels, and which reader displaces which |
+//! | `namespace` | hubs, partitions, consumer groups; the partition of a partition key (`hash`) |
 //! | `connection`, `context`, `session`, `link`, `inbox` | AMQP on fe2o3-amqp's acceptor |
-//! | `authorization` | until when a connection's tokens are good |
+//! | `authorization` | how long a connection's tokens are valid |
 //! | `services` | `$cbs` and `$management` |
 //! | `delivery`, `intake` | links to readers, links from producers |
-//! | `envelope`, `stream` | deliveries as they lie in the log, and small writes together |
-//! | `faults`, `switches` | what tests break, and what is counted |
+//! | `envelope`, `stream` | sending messages that are encoded already, and combining small writes |
+//! | `faults`, `switches` | faults that tests inject, and counters |
 
 mod address;
 mod authorization;
@@ -72,7 +72,7 @@ pub use self::{
 /// For fuzz targets only.
 #[cfg(fuzzing)]
 pub mod fuzzing {
-    /// Takes the envelopes off the whole frames from `start` on; returns where they end.
+    /// Removes the envelopes from the complete frames that begin at `start`. Returns where these frames end.
     pub fn open(stream: &mut Vec<u8>, start: usize) -> usize {
         super::envelope::open(stream, start)
     }
@@ -81,18 +81,18 @@ pub mod fuzzing {
 /// What a broker serves.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Where to listen; port 0 takes a free one.
+    /// Address to listen on. With port 0, the system chooses a free port.
     pub listen: SocketAddr,
     /// The event hubs of the namespace.
     pub hubs: Vec<HubOptions>,
-    /// The one token that `$cbs` accepts; others are answered with 401. `None` accepts every token.
+    /// The only token that `$cbs` accepts. Others are answered with 401. `None` accepts every token.
     pub accepted_token: Option<String>,
 }
 
 /// One event hub.
 #[derive(Debug, Clone)]
 pub struct HubOptions {
-    /// Name; not case-sensitive.
+    /// Name, not case-sensitive.
     pub name: String,
     /// Number of partitions, 1 to 1024.
     pub partitions: u16,
@@ -109,11 +109,11 @@ pub struct Appended {
     pub sequence_number: i64,
 }
 
-/// What can go wrong with a broker, apart from its clients.
+/// An error of the broker itself, not of a client's connection.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The address is in use or not ours.
+    /// The address is in use, or does not belong to this machine.
     #[error("listen on {address}: choose another address or port")]
     Listen {
         /// The address of the options.
@@ -122,13 +122,13 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
-    /// No such hub.
+    /// The hub does not exist.
     #[error("no event hub is named {hub:?}: name it in the broker's options")]
     UnknownHub {
         /// The name asked for.
         hub: String,
     },
-    /// No such partition.
+    /// The partition does not exist.
     #[error("event hub {hub:?} has no partition {partition:?}")]
     UnknownPartition {
         /// Hub.
@@ -136,13 +136,13 @@ pub enum Error {
         /// The partition asked for.
         partition: String,
     },
-    /// Somebody reads with a higher owner level.
-    #[error("consumer group {group:?} is read with a higher owner level already")]
+    /// Another reader has a higher owner level.
+    #[error("consumer group {group:?} already has a reader with a higher owner level")]
     Occupied {
         /// The consumer group.
         group: String,
     },
-    /// No such consumer group.
+    /// The consumer group does not exist.
     #[error("event hub {hub:?} has no consumer group {group:?}: name it in the broker's options")]
     UnknownGroup {
         /// Hub.
@@ -150,7 +150,7 @@ pub enum Error {
         /// The consumer group asked for.
         group: String,
     },
-    /// Two hubs of the options have one name.
+    /// Two hubs of the options have the same name.
     #[error("event hub {hub:?} is in the broker's options twice")]
     DuplicateHub {
         /// The name.
@@ -175,7 +175,7 @@ pub enum Error {
     },
 }
 
-/// A running broker. Clones are handles to the same one; it runs until [`Self::stop`] or the end of its last handle.
+/// A running broker. Clones are handles to the same broker. It runs until [`Self::stop`], or until its last handle is dropped.
 #[derive(Debug, Clone)]
 pub struct Broker {
     inner: Arc<Inner>,
@@ -185,7 +185,7 @@ pub struct Broker {
 struct Inner {
     namespace: Arc<Namespace>,
     address: SocketAddr,
-    /// `None` while it is down.
+    /// `None` while the broker is down.
     listening: Mutex<Option<Listening>>,
     faults: Faults,
     stop: CancellationToken,
@@ -199,7 +199,10 @@ struct Listening {
 }
 
 impl Broker {
-    /// Listens, and serves clients from then on.
+    /// Starts to listen and to serve clients.
+    ///
+    /// # Errors
+    /// The options are invalid, or the address cannot be used.
     pub async fn start(options: Options) -> Result<Self, Error> {
         let listen = options.listen;
         let failed = |source| Error::Listen { address: listen, source };
@@ -214,12 +217,12 @@ impl Broker {
         Ok(Self { inner })
     }
 
-    /// Goes down as a process that is killed: connections break, and none is taken, until [`Self::come_back`]. Logs
-    /// stay, and events can still be appended: somebody else's broker of the same namespace takes them.
+    /// Simulates a process that was killed: connections break, and new ones are refused until [`Self::come_back`]. Logs are kept, and
+    /// [`Self::append`] still works. This corresponds to another broker of the same namespace that is still reachable for the producers.
     pub async fn go_down(&self) {
         if let Some(listening) = self.inner.listening.lock().await.take() {
             listening.stop.cancel();
-            // With its task the socket is gone: what connects from here on is refused.
+            // The socket is closed when the task ends. New connections are refused from then on.
             if let Err(error) = listening.task.await {
                 tracing::warn!(%error, "the broker's listener had ended already");
             }
@@ -230,7 +233,7 @@ impl Broker {
     /// Listens again on the same address, with the same logs.
     ///
     /// # Errors
-    /// Somebody else took the port meanwhile.
+    /// Another process has taken the port meanwhile.
     pub async fn come_back(&self) -> Result<(), Error> {
         let address = self.inner.address;
         let mut listening = self.inner.listening.lock().await;
@@ -242,14 +245,16 @@ impl Broker {
         Ok(())
     }
 
-    /// Where it listens.
+    /// The address that it listens on.
     pub fn address(&self) -> SocketAddr {
         self.inner.address
     }
 
-    /// Appends an event without AMQP and wakes the readers. Events with the same non-empty `partition_key` go to
-    /// the same partition, which is the one that the official clients' buffered producers choose; with an empty
-    /// one the partitions take turns.
+    /// Appends an event without AMQP and wakes the readers. Events with the same non-empty `partition_key` go to the same partition: the
+    /// one that the official clients' buffered producers choose. With an empty key, the partitions take turns.
+    ///
+    /// # Errors
+    /// The hub does not exist, or the event has a value that AMQP cannot express.
     pub fn append(&self, hub: &str, partition_key: &str, event: Event) -> Result<Appended, Error> {
         let hub = self.inner.namespace.hub(hub)?;
         let lane = hub.lane_for((!partition_key.is_empty()).then_some(partition_key));
@@ -261,33 +266,36 @@ impl Broker {
     }
 
     /// The state of every partition of a hub, by partition number.
+    ///
+    /// # Errors
+    /// The hub does not exist.
     pub fn partitions(&self, hub: &str) -> Result<Vec<PartitionState>, Error> {
         let hub = self.inner.namespace.hub(hub)?;
         Ok(hub.lanes().iter().map(|lane| lane.partition.state()).collect())
     }
 
-    /// Adds partitions to a hub, as Event Hubs does in its Premium and Dedicated tiers while the hub is in use; returns
-    /// how many there are. They are empty and numbered on, clients that ask hear of them at once, and keys belong to
-    /// other partitions from then on.
+    /// Adds partitions to a hub that is in use, as Event Hubs does in its Premium and Dedicated tiers. Returns the new number of
+    /// partitions. The new partitions are empty and get the next numbers. Requests for properties see them at once, and most partition keys
+    /// move to other partitions.
     ///
     /// # Errors
-    /// No such hub, none to add, or too many.
+    /// The hub does not exist, `count` is zero, or there would be too many partitions.
     pub fn add_partitions(&self, hub: &str, count: u16) -> Result<u16, Error> {
         self.inner.namespace.hub(hub)?.add_partitions(count)
     }
 
-    /// Bounds every partition to this many bytes (encoded events and their bookkeeping), from now on. The oldest
-    /// events are dropped first and the newest always stays. 512 MiB before the first call.
+    /// Limits every partition to this many bytes (encoded events and their bookkeeping), from now on. The oldest events are removed first.
+    /// The newest event always stays. The default is 512 MiB.
     pub fn limit_partitions(&self, bytes: usize) {
         self.inner.namespace.hubs().for_each(|hub| hub.limit_partitions(bytes));
     }
 
-    /// Faults to inject, and counters.
+    /// The faults to inject, and the counters.
     pub fn faults(&self) -> &Faults {
         &self.inner.faults
     }
 
-    /// Closes the listener and all connections; returns when they and their tasks are gone.
+    /// Closes the listener and all connections. Returns when all their tasks have ended.
     pub async fn stop(&self) {
         self.inner.shut();
         self.inner.tasks.close();

@@ -1,8 +1,8 @@
 //! The log of one partition, in memory and bounded by bytes.
 //!
-//! Sequence numbers have no gaps and survive the loss of old events: the oldest are dropped first, which moves the
-//! beginning. Offsets count bytes, so that nobody can mistake one for the other. Readers are woken by
-//! notification; each keeps its own cursor, a sequence number.
+//! Sequence numbers have no gaps. If the oldest events are removed, the beginning moves, and the other events keep
+//! their numbers. Offsets count bytes, so that a client that confuses them with sequence numbers fails. Readers
+//! are woken by a notification. Each reader keeps its own cursor, a sequence number.
 
 use std::{
     collections::VecDeque,
@@ -20,29 +20,30 @@ use super::{
     wire::{self, Message, Payload, Stamp},
 };
 
-/// Bytes per event that are not payload: the entry itself and its allocation.
+/// Bytes per event in addition to its payload: the record itself and its allocation.
 const OVERHEAD_BYTES: usize = 64;
 
-/// What a partition holds.
+/// The state of one partition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PartitionState {
-    /// Partition number; its id on the wire is this number in decimal.
+    /// Partition number. The partition id that clients use is this number in decimal.
     pub id: u16,
-    /// Sequence number of the oldest retained event, or of the next one where none is retained.
+    /// Sequence number of the oldest retained event. If there is none, the sequence number of the next event.
     pub first_sequence_number: i64,
-    /// Sequence number of the newest event ever appended; −1 before the first.
+    /// Sequence number of the newest event ever appended. −1 if there was none.
     pub last_sequence_number: i64,
-    /// Offset of the newest event ever appended; `-1` before the first.
+    /// Offset of the newest event ever appended. `-1` if there was none.
     pub last_offset: String,
-    /// When the newest event was appended, in milliseconds since the Unix epoch; 0 before the first.
+    /// Enqueued time of the newest event ever appended, in milliseconds since the Unix epoch. 0 if there was none.
     pub last_enqueued_at: i64,
-    /// Events retained.
+    /// Number of retained events.
     pub events: usize,
-    /// Bytes retained.
+    /// Size of the retained events in bytes, with their bookkeeping.
     pub bytes: usize,
 }
 
-/// A start position behind the end of the log: it belongs to another incarnation of the hub.
+/// A start position after the end of the log. Usually it comes from an Event Hub that was deleted and created
+/// again.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the supplied {what} '{supplied}' is invalid: the last {what} in the system is '{last}'")]
 pub(super) struct BeyondEnd {
@@ -51,7 +52,7 @@ pub(super) struct BeyondEnd {
     last: i64,
 }
 
-/// One event for a reader.
+/// One event that a reader gets.
 #[derive(Debug)]
 pub(super) struct Entry {
     pub(super) sequence_number: i64,
@@ -75,7 +76,7 @@ struct Log {
     next_offset: i64,
     last_offset: i64,
     last_enqueued_at: i64,
-    /// How many milliseconds earlier than it is events are stamped.
+    /// How many milliseconds earlier than now the enqueued time of new events is.
     stamped_earlier: i64,
     bytes: usize,
 }
@@ -102,7 +103,7 @@ impl Partition {
         self.id
     }
 
-    /// Stamps the message, appends it, and wakes the readers.
+    /// Adds sequence number, offset and time to the message, appends it, and wakes the readers.
     pub(super) fn append(&self, message: Message) -> Result<i64, serde_amqp::Error> {
         let sequence_number = self.lock().append(message, self.limit_bytes.load(Ordering::Relaxed))?;
         self.changed.notify_waiters();
@@ -121,21 +122,21 @@ impl Partition {
         sequence_number
     }
 
-    /// The sequence number at which a receiver with this position begins.
+    /// Returns the sequence number at which a receiver with this position begins.
     pub(super) fn resolve(&self, position: Position) -> Result<i64, BeyondEnd> {
         self.lock().resolve(position)
     }
 
-    /// Fills `entries` with what follows `cursor`, at most `limit`; nothing while deliveries are stalled.
+    /// Adds the events from `cursor` on to `entries`, at most `limit`. Adds none while deliveries are stalled.
     ///
-    /// A cursor before the beginning continues at the beginning, as the service does for a slow reader.
+    /// A cursor before the beginning continues at the beginning, as in Event Hubs for a slow reader.
     pub(super) fn read(&self, cursor: i64, limit: usize, entries: &mut Vec<Entry>) {
         if !self.is_stalled() {
             self.lock().read(cursor, limit, entries);
         }
     }
 
-    /// Completes with the next change; create and enable it *before* looking at the log.
+    /// Completes with the next change. To miss none, create and enable it *before* reading the log.
     pub(super) fn changed(&self) -> Notified<'_> {
         self.changed.notified()
     }
@@ -149,24 +150,24 @@ impl Partition {
         self.changed.notify_waiters();
     }
 
-    /// Bounds the log, at once and for every later append.
+    /// Limits the size of the log, now and at every later append.
     pub(super) fn limit(&self, bytes: usize) {
         self.limit_bytes.store(bytes, Ordering::Relaxed);
         self.lock().enforce(bytes);
     }
 
-    /// Drops everything before a sequence number, as retention does.
+    /// Removes all events before a sequence number, as the end of their retention does.
     pub(super) fn expire_before(&self, sequence_number: i64) {
         let mut log = self.lock();
         while log.first_sequence_number < sequence_number && log.drop_oldest() {}
     }
 
-    /// Stamps what is appended from here on as so many milliseconds older than it is.
+    /// Sets how many milliseconds earlier than now the enqueued time of later events is.
     pub(super) fn stamp_earlier(&self, milliseconds: i64) {
         self.lock().stamped_earlier = milliseconds;
     }
 
-    /// Starts over at sequence number 0 and offset 0, as a deleted and re-created hub does.
+    /// Starts over at sequence number 0 and offset 0, as an Event Hub that was deleted and created again.
     pub(super) fn reset(&self) {
         *self.lock() = Log::new();
         self.changed.notify_waiters();
@@ -186,7 +187,7 @@ impl Partition {
     }
 
     fn lock(&self) -> MutexGuard<'_, Log> {
-        // Every change of the log is complete before anything that could panic.
+        // A poisoned lock is safe to use: every change of the log is complete before anything that could panic.
         self.log.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -212,7 +213,7 @@ impl Log {
         Stamp {
             sequence_number: self.next_sequence_number(),
             offset: self.next_offset,
-            // Never backwards, so that a search by time is a binary search.
+            // The time never goes backwards, so that a search by time can be a binary search.
             enqueued_at: (now() - self.stamped_earlier).max(self.last_enqueued_at),
         }
     }
@@ -235,7 +236,7 @@ impl Log {
         self.enforce(limit_bytes);
     }
 
-    /// Drops the oldest events until the log fits; the newest always stays.
+    /// Removes the oldest events until the log fits. The newest event always stays.
     fn enforce(&mut self, limit_bytes: usize) {
         while self.bytes > limit_bytes && self.records.len() > 1 {
             self.drop_oldest();
@@ -288,7 +289,7 @@ impl Log {
     }
 }
 
-/// Whether an event with this value lies before the bound.
+/// Whether an event with this value lies before the bound, and is skipped.
 fn before(value: i64, bound: Bound) -> bool {
     if bound.inclusive { value < bound.value } else { value <= bound.value }
 }

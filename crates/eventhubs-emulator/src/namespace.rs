@@ -1,4 +1,4 @@
-//! What the broker serves: hubs with their partitions, consumer groups and readers, shared by all connections.
+//! The state that all connections share: hubs with their partitions, consumer groups and readers.
 
 use std::{
     collections::BTreeMap,
@@ -14,10 +14,10 @@ use super::{Error, HubOptions, Options, hash, log::Partition, readers::Readers, 
 /// The consumer group that every hub has.
 pub(super) const DEFAULT_GROUP: &str = "$Default";
 
-/// Bytes that a partition retains unless told otherwise.
+/// The default size limit of a partition, in bytes.
 const DEFAULT_PARTITION_BYTES: usize = 512 * 1024 * 1024;
 
-/// Partitions per hub that the dedicated tier of Event Hubs allows.
+/// Maximum number of partitions per hub in the Dedicated tier of Event Hubs.
 const MAXIMUM_PARTITIONS: u16 = 1024;
 
 /// Everything that connections share.
@@ -34,14 +34,14 @@ pub(super) struct Hub {
     pub(super) name: String,
     /// Milliseconds since the Unix epoch.
     pub(super) created_at: i64,
-    /// Only ever longer: a partition is never taken away.
+    /// It only grows: partitions are never removed.
     lanes: RwLock<Vec<Arc<Lane>>>,
     groups: Mutex<Vec<String>>,
     next: AtomicUsize,
     limit_bytes: AtomicUsize,
 }
 
-/// A partition and those who read it.
+/// A partition and its readers.
 #[derive(Debug)]
 pub(super) struct Lane {
     pub(super) partition: Partition,
@@ -69,7 +69,7 @@ impl Namespace {
         self.hubs.get(&key(name)).ok_or_else(|| Error::UnknownHub { hub: name.to_owned() })
     }
 
-    /// Whether this is the token that the broker wants to see.
+    /// Whether `$cbs` accepts this token.
     pub(super) fn accepts(&self, token: &str) -> bool {
         self.accepted_token.as_deref().is_none_or(|accepted| accepted == token)
     }
@@ -99,15 +99,15 @@ impl Hub {
         })
     }
 
-    /// The partitions as of now, by number.
+    /// The present partitions, by number.
     pub(super) fn lanes(&self) -> Vec<Arc<Lane>> {
         self.lanes.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Adds partitions behind those that are there; returns how many there are. Keys belong to other partitions from
-    /// then on.
+    /// Adds partitions after the existing ones. Returns the new number of partitions. Most partition keys move to
+    /// other partitions.
     pub(super) fn add_partitions(&self, count: u16) -> Result<u16, Error> {
-        // Whole before anything that could panic.
+        // A poisoned lock is safe to use: `extend` is the only change, and it does not panic half way.
         let mut lanes = self.lanes.write().unwrap_or_else(PoisonError::into_inner);
         let present = u16::try_from(lanes.len()).unwrap_or(u16::MAX);
         let total = present.saturating_add(count);
@@ -119,7 +119,7 @@ impl Hub {
         Ok(total)
     }
 
-    /// Bounds every partition, and those that are added later.
+    /// Limits the size of every partition, and of those that are added later.
     pub(super) fn limit_partitions(&self, bytes: usize) {
         let lanes = self.lanes.write().unwrap_or_else(PoisonError::into_inner);
         self.limit_bytes.store(bytes, Ordering::Relaxed);
@@ -134,7 +134,7 @@ impl Hub {
         })
     }
 
-    /// The partition with this id; ids are decimal numbers without leading zeros.
+    /// The partition with this id. Ids are decimal numbers without leading zeros.
     pub(super) fn lane_by_id(&self, id: &str) -> Result<Arc<Lane>, Error> {
         let mut lanes = self.lanes().into_iter();
         lanes
@@ -142,7 +142,7 @@ impl Hub {
             .ok_or_else(|| Error::UnknownPartition { hub: self.name.clone(), partition: id.to_owned() })
     }
 
-    /// The partition that a key belongs to; without a key the partitions take turns.
+    /// The partition of a partition key. Without a key, the partitions take turns.
     pub(super) fn lane_for(&self, partition_key: Option<&str>) -> Arc<Lane> {
         let lanes = self.lanes.read().unwrap_or_else(PoisonError::into_inner);
         let count = lanes.len();
@@ -153,7 +153,7 @@ impl Hub {
         Arc::clone(&lanes[index])
     }
 
-    /// The consumer group's one spelling; names are case-insensitive.
+    /// Returns the name of a consumer group as it was configured. Names are not case-sensitive.
     pub(super) fn group(&self, name: &str) -> Result<String, Error> {
         if DEFAULT_GROUP.eq_ignore_ascii_case(name) {
             return Ok(DEFAULT_GROUP.to_owned());
@@ -163,7 +163,7 @@ impl Hub {
         group.ok_or_else(|| Error::UnknownGroup { hub: self.name.clone(), group: name.to_owned() })
     }
 
-    /// Adds a consumer group, or takes one away.
+    /// Adds or removes a consumer group.
     pub(super) fn set_group(&self, name: &str, exists: bool) {
         let mut groups = self.groups();
         groups.retain(|group| !group.eq_ignore_ascii_case(name));

@@ -1,6 +1,6 @@
-//! Start positions: from the filter of a receiver's source to a point in a log.
+//! Start positions: parsed from the filter of a receiver's source.
 
-/// Where a receiver begins.
+/// Where a receiver begins to read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Position {
     /// At the oldest retained event.
@@ -11,11 +11,11 @@ pub(super) enum Position {
     Offset(Bound),
     /// By sequence number.
     SequenceNumber(Bound),
-    /// By the time of enqueuing, milliseconds since the Unix epoch.
+    /// By enqueued time, in milliseconds since the Unix epoch.
     EnqueuedTime(Bound),
 }
 
-/// After a value, or at it.
+/// A value to begin after, or to begin at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Bound {
     /// The value of the filter.
@@ -24,7 +24,7 @@ pub(super) struct Bound {
     pub(super) inclusive: bool,
 }
 
-/// The filter is none that Event Hubs knows.
+/// Event Hubs does not know this filter expression.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the filter {expression:?} is not a valid start position")]
 pub(super) struct InvalidFilter {
@@ -32,9 +32,10 @@ pub(super) struct InvalidFilter {
 }
 
 impl Position {
-    /// Reads an expression such as `amqp.annotation.x-opt-offset > '42'`. No filter at all means [`Self::Latest`].
+    /// Parses an expression such as `amqp.annotation.x-opt-offset > '42'`.
     ///
-    /// Blanks around the operator are optional: the Rust client omits them before numbers, others write them.
+    /// Spaces around the operator are optional: the Rust client omits them before numbers, other clients write
+    /// them.
     pub(super) fn parse(expression: &str) -> Result<Self, InvalidFilter> {
         Self::parse_expression(expression).ok_or_else(|| InvalidFilter { expression: expression.to_owned() })
     }

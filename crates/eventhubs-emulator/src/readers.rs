@@ -1,21 +1,21 @@
-//! Who reads a partition: epochs, stealing, and the limit of readers.
+//! The readers of a partition: epochs (owner levels), which reader displaces which, and the limit of readers.
 //!
-//! Microsoft's Event Hubs documentation gives the rules: a reader with an epoch displaces every reader with the
-//! same or a lower one and every reader without; while it stays, readers without an epoch are refused; without
-//! epochs at most five read one partition in one consumer group.
+//! The rules are those of Microsoft's documentation of Event Hubs. A reader with an epoch displaces every
+//! reader with the same or a lower epoch, and every reader without one. While it is connected, readers without
+//! an epoch are refused. Without epochs, at most five readers may read one partition in one consumer group.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
 use fe2o3_amqp_types::definitions::{self, AmqpError, ErrorCondition, LinkError};
 use tokio::sync::oneshot;
 
-/// Readers without an epoch per partition and consumer group (Azure Event Hubs quotas).
+/// Maximum number of readers without an epoch, per partition and consumer group (Azure Event Hubs quotas).
 const MAXIMUM_READERS: usize = 5;
 
-/// Why the broker closes a receiver's link; `None` closes it without an error.
+/// The error with which the broker closes a receiver's link. `None` closes it without an error.
 pub(super) type Closure = Option<definitions::Error>;
 
-/// The readers of one partition, over all consumer groups.
+/// The readers of one partition in all consumer groups.
 #[derive(Debug, Default)]
 pub(super) struct Readers {
     state: Mutex<State>,
@@ -35,7 +35,7 @@ struct Reader {
     close: oneshot::Sender<Closure>,
 }
 
-/// A reader's place; dropping it gives the place up.
+/// A registered reader. Dropping it removes the reader.
 #[derive(Debug)]
 pub(super) struct Registration {
     readers: Arc<Readers>,
@@ -44,7 +44,8 @@ pub(super) struct Registration {
 }
 
 impl Readers {
-    /// Admits a reader, displacing others as its epoch demands, or says why it must not read.
+    /// Admits a reader and displaces others according to its epoch. Returns the error for its link if it may
+    /// not read.
     pub(super) fn admit(
         self: &Arc<Self>,
         group: &str,
@@ -83,13 +84,13 @@ impl Readers {
         Ok(Registration { readers: Arc::clone(self), id, closure })
     }
 
-    /// Closes the link of every reader; returns how many there were.
+    /// Closes the links of all readers. Returns their number.
     pub(super) fn close_all(&self, closure: &Closure) -> usize {
         let readers = std::mem::take(&mut self.lock().readers);
         readers.into_iter().filter_map(|reader| reader.close.send(closure.clone()).ok()).count()
     }
 
-    /// Closes the link of every reader of a group.
+    /// Closes the links of all readers of a consumer group.
     pub(super) fn close_group(&self, group: &str, error: &definitions::Error) {
         self.lock().close_group(group, error);
     }
@@ -110,14 +111,14 @@ impl State {
         self.readers = staying;
         let leaving: Vec<Reader> = leaving;
         for reader in leaving {
-            // A reader that is already gone needs no telling.
+            // Sending fails if the reader has ended already.
             drop(reader.close.send(Some(error.clone())));
         }
     }
 }
 
 impl Registration {
-    /// Completes when the broker wants the link closed. Cancel safe.
+    /// Completes when the broker wants to close the link. Cancel safe.
     pub(super) async fn closed(&mut self) -> Closure {
         (&mut self.closure).await.unwrap_or_default()
     }
@@ -139,7 +140,7 @@ mod tests {
 
     use super::{MAXIMUM_READERS, Readers, Registration};
 
-    /// Whether the broker has told this reader to go.
+    /// Whether the broker has closed this reader's link.
     fn displaced(registration: &mut Registration) -> bool {
         registration.closure.try_recv().is_ok()
     }

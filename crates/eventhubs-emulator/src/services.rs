@@ -1,7 +1,8 @@
-//! `$cbs` and `$management`: requests come on one link and are answered on another of the same session.
+//! `$cbs` and `$management`: requests arrive on one link, and answers go out on another link of the same
+//! session.
 //!
-//! An answer goes to the link whose target address is the request's reply-to (Rust), else whose name it is
-//! (JavaScript), else to the newest link of the same node.
+//! An answer goes to the link whose target address is the request's reply-to address (Rust), otherwise to the
+//! link with that name (JavaScript), otherwise to the newest link of the same node.
 
 use std::{
     sync::{Arc, Mutex, PoisonError, atomic::Ordering},
@@ -24,7 +25,7 @@ use super::{
     wire::Message,
 };
 
-/// Answers that may wait for a client's credit before its requests wait as well.
+/// Number of answers that may wait for a client's credit. After that, its requests wait as well.
 const ANSWERS_IN_FLIGHT: usize = 256;
 
 /// The two nodes that answer requests.
@@ -53,11 +54,11 @@ struct ReplyLink {
 #[derive(Debug)]
 enum Answer {
     Message(Box<Message>),
-    /// Close the link instead.
+    /// Close the link instead of answering.
     Close,
 }
 
-/// What becomes of a request.
+/// The response to a request.
 enum Response {
     Status { code: i32, description: String, body: Value },
     CloseLinks,
@@ -73,7 +74,7 @@ impl Replies {
         loop {
             let answer = tokio::select! {
                 biased;
-                // Also while idle: a client that closes waits for our detach.
+                // Observed while idle as well: a client that closes the link waits for the broker's detach.
                 cause = sender.on_detach() => return link::answer_detach(sender, &cause).await,
                 answer = queue.recv() => answer,
             };
@@ -187,7 +188,8 @@ fn read(request: &Message, namespace: &Namespace) -> Response {
     }
 }
 
-/// The AMQP types are exact: the Rust client panics on others, and takes a list of ids for a malformed answer.
+/// The AMQP types must be exactly these: the Rust client panics on others, and treats a list of ids as a
+/// malformed answer.
 fn hub_properties(hub: &Hub) -> OrderedMap<Value, Value> {
     let lanes = hub.lanes();
     let ids = lanes.iter().map(|lane| Value::String(lane.partition.id().to_string()));
@@ -224,7 +226,7 @@ fn answer_to(request: &Message, code: i32, description: String, body: Value) -> 
     let asked = request.properties.as_ref();
     let properties = Properties {
         to: asked.and_then(|properties| properties.reply_to.clone()),
-        // Of the request's own type: JavaScript matches a string, Rust sends a number.
+        // The id keeps the type of the request's id: JavaScript compares a string, Rust sends a number.
         correlation_id: asked.and_then(|properties| properties.message_id.clone()),
         ..Properties::default()
     };

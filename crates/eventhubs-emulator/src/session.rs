@@ -1,4 +1,4 @@
-//! One AMQP session: its attach loop, which gives every link a task of its own.
+//! One AMQP session. Its attach loop gives every link its own task.
 
 use std::sync::{Arc, atomic::Ordering};
 
@@ -22,7 +22,8 @@ use super::{
     switches::server_busy,
 };
 
-/// Largest message of Event Hubs' standard tier. In the attach, since the Rust producer asks for it.
+/// Maximum message size of Event Hubs' Standard tier, in bytes. The attach frame must contain it, because the
+/// Rust producer reads it.
 const MAXIMUM_MESSAGE_BYTES: u64 = 1024 * 1024;
 
 /// Condition with which Event Hubs refuses a start position.
@@ -30,7 +31,7 @@ const ARGUMENT_ERROR: &str = "com.microsoft:argument-error";
 
 type Acceptor = LinkAcceptor<fn(Source) -> Option<Source>, fn(Target) -> Option<Target>>;
 
-/// The work of a link, decided from its attach before it is accepted.
+/// The work of a link. It is decided from the attach frame, before the link is accepted.
 enum Work {
     Service(Service),
     Deliver(Delivery),
@@ -60,7 +61,8 @@ impl SessionContext {
     ) {
         let work = self.work(&attach);
         if matches!(work, Work::Refuse(_)) {
-            // The attach of a refused link has no terminus of ours (AMQP 1.0, 2.6.3), and a detach follows.
+            // A refused link is attached without its terminus (AMQP 1.0, 2.6.3). A detach with the error
+            // follows.
             match attach.role {
                 Role::Receiver => attach.source = None,
                 Role::Sender => attach.target = None,
@@ -200,7 +202,7 @@ fn epoch(attach: &Attach) -> Option<i64> {
     }
 }
 
-/// In the service's words first: the JavaScript client tells a missing entity by them.
+/// Begins with the words of the service: the JavaScript client recognizes a missing entity by them.
 fn not_found(error: impl ToString) -> definitions::Error {
     let description = format!("The messaging entity of this link could not be found: {}", error.to_string());
     definitions::Error::new(AmqpError::NotFound, description, None)

@@ -1,13 +1,16 @@
-//! A TCP stream that can be cut from outside, that sends small writes together, and that opens envelopes.
+//! A TCP stream that can be cut from outside, that combines small writes, and that removes envelopes.
 //!
-//! fe2o3-amqp runs a connection in a task of its own that ends with its stream. Cutting the stream is therefore
-//! the one way to end it without the AMQP close that a broken network would not have sent.
+//! fe2o3-amqp runs a connection in its own task, which ends when its stream ends. So cutting the stream is the only way to end a connection
+//! without an AMQP close. A broken network would not send one either.
 //!
-//! That task flushes each frame by itself, which costs a system call and a TCP segment per event. So what it writes waits
-//! here until the task has nothing more to write, which it shows by reading: it always reads when it waits. Meanwhile its
-//! frames lose their [`envelope`]s. Invariants: bytes leave in the order in which they were written, in whole frames; none
-//! waits longer than one turn of the other tasks without a new one; when more than [`LARGEST_WAIT_BYTES`] wait, the next
-//! write waits until the peer has taken them; a shutdown sends what waits.
+//! That task flushes every single frame, which costs a system call and a TCP segment per event. So written bytes wait here until the task
+//! has nothing more to write. The task shows this by reading: whenever it waits, it reads. Meanwhile the [`envelope`]s are removed from its
+//! frames. Invariants:
+//!
+//! - Bytes leave in the order in which they were written, in complete frames.
+//! - If nothing more is written, bytes wait no longer than until the other tasks have had one turn.
+//! - If at least [`LARGEST_WAIT_BYTES`] wait, the next write waits until the socket has taken them.
+//! - A shutdown sends the waiting bytes.
 
 use std::{
     fmt, io,
@@ -23,21 +26,21 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::envelope;
 
-/// From how many waiting bytes on they are sent without waiting for more. A loopback segment carries as much.
+/// From this number of waiting bytes on, they are sent before more are taken. A loopback segment carries about as many.
 const LARGEST_WAIT_BYTES: usize = 32 * 1024;
 
-/// Reads and writes until its token is cancelled; then every operation fails.
+/// Reads and writes until its token is cancelled. After that, every operation fails.
 pub(super) struct CutStream {
     stream: TcpStream,
     token: CancellationToken,
     cut: Pin<Box<WaitForCancellationFutureOwned>>,
-    /// Written, and not sent yet.
+    /// Bytes that were written and are not completely sent yet.
     waiting: Vec<u8>,
-    /// Where its last whole frame ends.
+    /// Where the last complete frame in `waiting` ends.
     whole: usize,
-    /// How many of its bytes are sent already.
+    /// How many bytes of `waiting` are sent already.
     sent: usize,
-    /// Whether something was written since the last look.
+    /// Whether something was written since the last [`Self::poll_send_waiting`].
     grown: bool,
 }
 
@@ -51,7 +54,7 @@ impl CutStream {
         if self.token.is_cancelled() { Err(io::ErrorKind::ConnectionAborted.into()) } else { Ok(()) }
     }
 
-    /// Sends every whole frame that waits.
+    /// Sends all complete frames that wait.
     fn poll_send(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         while let Some(rest) = self.waiting.get(self.sent..self.whole)
             && !rest.is_empty()
@@ -66,9 +69,9 @@ impl CutStream {
         Poll::Ready(Ok(()))
     }
 
-    /// Sends what waits, unless it has grown since the last look: then the other tasks get a turn first, since they
-    /// have more of it as a rule.
-    fn poll_look(&mut self, context: &mut Context<'_>) -> io::Result<()> {
+    /// Sends the waiting bytes, unless more were written since the last call. In that case, the other tasks get a turn first, because they
+    /// usually cause further writes.
+    fn poll_send_waiting(&mut self, context: &mut Context<'_>) -> io::Result<()> {
         if self.whole == 0 {
             return Ok(());
         }
@@ -78,7 +81,7 @@ impl CutStream {
         }
         match self.poll_send(context) {
             Poll::Ready(outcome) => outcome,
-            // The socket wakes the task, which then looks again.
+            // The socket wakes the task, which then calls this again.
             Poll::Pending => Ok(()),
         }
     }
@@ -96,11 +99,11 @@ impl AsyncRead for CutStream {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        // Polling the cut here registers the reader's task, which is always waiting, for the wake-up.
+        // Polling `cut` here registers the reader's task for the wake-up. That task is always waiting.
         if self.cut.as_mut().poll(context).is_ready() {
             return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
         }
-        self.poll_look(context)?;
+        self.poll_send_waiting(context)?;
         Pin::new(&mut self.stream).poll_read(context, buffer)
     }
 }
@@ -122,7 +125,7 @@ impl AsyncWrite for CutStream {
         Poll::Ready(Ok(bytes.len()))
     }
 
-    /// What was written is sent with the next look, see the head of this module.
+    /// Sends nothing: written bytes are sent by a later read, see the module documentation.
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(self.check())
     }
@@ -164,8 +167,8 @@ mod tests {
         (CutStream::new(accepted.unwrap().0, token.clone()), peer.unwrap(), token)
     }
 
-    /// Looks for something to read, as the connection's task does whenever it has nothing else to do.
-    async fn look(stream: &mut CutStream) -> std::io::Result<()> {
+    /// Polls for something to read, as the connection's task does whenever it has nothing else to do.
+    async fn poll_once(stream: &mut CutStream) -> std::io::Result<()> {
         poll_fn(|context| {
             let mut space = [0; 8];
             match Pin::new(&mut *stream).poll_read(context, &mut ReadBuf::new(&mut space)) {
@@ -186,9 +189,9 @@ mod tests {
         }
         let all = frames.concat();
         assert_eq!(stream.waiting, all, "a flush sends nothing");
-        look(&mut stream).await.unwrap();
+        poll_once(&mut stream).await.unwrap();
         assert_eq!((stream.sent, stream.waiting.len()), (0, all.len()), "others get a turn first");
-        look(&mut stream).await.unwrap();
+        poll_once(&mut stream).await.unwrap();
         assert!(stream.waiting.is_empty(), "nothing was added meanwhile");
         let mut space = [0; 64];
         let read = peer.read(&mut space).await.unwrap();
@@ -247,7 +250,7 @@ mod tests {
         let (mut stream, mut peer, token) = pair().await;
         stream.write_all(&frame(b"never sent")).await.unwrap();
         token.cancel();
-        assert!(look(&mut stream).await.is_err());
+        assert!(poll_once(&mut stream).await.is_err());
         assert!(stream.write_all(b"x").await.is_err() && stream.flush().await.is_err());
         drop(stream);
         let mut all = Vec::new();

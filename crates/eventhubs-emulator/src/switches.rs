@@ -1,4 +1,4 @@
-//! The state behind [`Faults`](super::Faults): what is switched on, and what is counted.
+//! The state behind [`Faults`](super::Faults): active faults, and counters.
 
 use std::{
     sync::{
@@ -32,7 +32,7 @@ pub(super) struct Switches {
 }
 
 impl Switches {
-    /// The token that is cancelled when a connection accepted at present must be cut.
+    /// The token that is cancelled when the connections of this moment are cut.
     pub(super) fn connection_token(&self) -> CancellationToken {
         lock(&self.connections).clone()
     }
@@ -46,24 +46,25 @@ impl Switches {
         lock(&self.refuse_until).is_some_and(|until| Instant::now() < until)
     }
 
-    /// Whether whoever reads is throttled.
+    /// Whether all readers are throttled.
     pub(super) fn is_busy(&self) -> bool {
         self.busy.load(Ordering::Acquire)
     }
 
-    /// Whether this put-token request is one of those to answer with 401.
+    /// Whether this put-token request has to be answered with 401. Counts it if their number is limited.
     pub(super) fn refuses_token(&self) -> bool {
         lock(&self.refuse_tokens_until).is_some_and(|until| Instant::now() < until)
             || take_one(&self.tokens_to_refuse)
     }
 
-    /// Whether this put-token request is one of those to leave unanswered.
+    /// Whether the `$cbs` link has to be closed instead of answering this put-token request. Counts the
+    /// request.
     pub(super) fn leaves_token(&self) -> bool {
         take_one(&self.tokens_to_leave)
     }
 }
 
-/// What a receiver is told that reads more than it may.
+/// The error for a receiver that is throttled.
 pub(super) fn server_busy() -> definitions::Error {
     let condition = ErrorCondition::Custom(Symbol::from("com.microsoft:server-busy"));
     let words = "the namespace is being throttled: wait 4 seconds and try again";
@@ -74,7 +75,7 @@ fn take_one(count: &AtomicU32) -> bool {
     count.fetch_update(Ordering::AcqRel, Ordering::Acquire, |count| count.checked_sub(1)).is_ok()
 }
 
-/// Nothing that is done under these locks can panic.
+/// A poisoned lock is safe to use: nothing that is done under these locks can panic.
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,7 +1,7 @@
-//! Messages as bytes: encoding, decoding, batches, and the annotations that the broker stamps.
+//! Messages as bytes: encoding, decoding, batches, and the annotations that the broker sets.
 //!
-//! The log holds encoded messages: an event of IoT Hub takes about 0.7 KB this way and three to four times as
-//! much as a tree of AMQP values. It leaves as it lies there, see `envelope`.
+//! The log holds encoded messages. An event of IoT Hub takes about 0.7 KB in this form, and three to four
+//! times as much as a tree of AMQP values. Events are delivered in this form, see `envelope`.
 
 use std::sync::Arc;
 
@@ -24,7 +24,7 @@ use serde_amqp::{
 /// A message with any body.
 pub(super) type Message = messaging::Message<Body<Value>>;
 
-/// Annotation that carries the key which chose the partition.
+/// Annotation with the partition key that chose the partition.
 pub(super) const PARTITION_KEY: &str = "x-opt-partition-key";
 const SEQUENCE_NUMBER: &str = "x-opt-sequence-number";
 const OFFSET: &str = "x-opt-offset";
@@ -33,12 +33,12 @@ const ENQUEUED_TIME: &str = "x-opt-enqueued-time";
 /// Message format of a batch: each data section is one complete encoded message.
 const BATCH_FORMAT: MessageFormat = 0x8001_3700;
 
-/// Where and when an event entered its log.
+/// Where and when an event was appended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Stamp {
-    /// Position in the partition, without gaps.
+    /// Position in the partition. It has no gaps.
     pub(super) sequence_number: i64,
-    /// Position in bytes; grows, with gaps.
+    /// Position in bytes. It grows, with gaps.
     pub(super) offset: i64,
     /// Milliseconds since the Unix epoch.
     pub(super) enqueued_at: i64,
@@ -54,7 +54,7 @@ pub(super) enum Payload {
 }
 
 impl Payload {
-    /// Bytes to account for in the log's bound.
+    /// Number of bytes that count against the log's size limit.
     pub(super) fn size(&self) -> usize {
         match self {
             Self::Encoded(bytes) => bytes.len(),
@@ -63,30 +63,32 @@ impl Payload {
     }
 }
 
-/// A batch whose format or inner messages are not what the format says.
+/// A batch that does not have the form that its message format requires.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum BatchError {
-    /// Format of a batch, but the body is not made of data sections.
+    /// The message has the format of a batch, but its body does not consist of data sections.
     #[error("a batch needs data sections, one per event")]
     NoDataSections,
-    /// A data section is not a message.
+    /// A data section is no encoded message.
     #[error("a section of the batch is not an encoded message")]
     Section(#[from] serde_amqp::Error),
 }
 
-/// Encodes a whole message.
+/// Encodes a complete message.
 pub(super) fn encode(message: &Message) -> Result<Vec<u8>, serde_amqp::Error> {
     serde_amqp::to_vec(&Serializable(message))
 }
 
-/// Decodes a whole message.
+/// Decodes a complete message.
 pub(super) fn decode(bytes: &[u8]) -> Result<Message, serde_amqp::Error> {
     serde_amqp::from_slice::<Deserializable<Message>>(bytes).map(|decoded| decoded.0)
 }
 
-/// The events of one transfer: the sections of a batch, or the message itself.
+/// Returns the events of one transfer, with their partition key: the sections of a batch, or the message
+/// itself.
 ///
-/// The envelope of a batch is transport only, except that its partition key holds for all events in it.
+/// Of the message around a batch, only the partition key is used. It holds for all events of the batch. If it
+/// is missing, the key of the first event is used.
 pub(super) fn events(
     format: Option<MessageFormat>,
     message: Message,
@@ -109,7 +111,7 @@ pub(super) fn events(
     Ok((key, events))
 }
 
-/// The partition key that a sender put on a message.
+/// The partition key that the sender set.
 pub(super) fn partition_key(message: &Message) -> Option<String> {
     let annotations = message.message_annotations.as_ref()?;
     match annotations.get(&PARTITION_KEY as &dyn AnnotationKey)? {
@@ -118,27 +120,28 @@ pub(super) fn partition_key(message: &Message) -> Option<String> {
     }
 }
 
-/// Readers see the key of the batch on each of its events.
+/// Sets the partition key: readers see the key of a batch on each of its events.
 fn set_partition_key(message: &mut Message, key: &str) {
     let annotations = message.message_annotations.get_or_insert_default();
     annotations.insert(OwnedKey::from(PARTITION_KEY), Value::String(key.to_owned()));
 }
 
-/// Writes the broker's annotations over whatever the sender put there.
+/// Sets the broker's annotations. They replace annotations of the sender with the same names.
 pub(super) fn stamp(message: &mut Message, stamp: Stamp) {
     let annotations = message.message_annotations.get_or_insert_default();
-    // Long, String and Timestamp exactly: the Rust client takes any other type for an absent value.
+    // The types must be exactly long, string and timestamp: the Rust client treats a value of another type as
+    // absent.
     annotations.insert(OwnedKey::from(SEQUENCE_NUMBER), Value::Long(stamp.sequence_number));
     annotations.insert(OwnedKey::from(OFFSET), Value::String(stamp.offset.to_string()));
     annotations.insert(
         OwnedKey::from(ENQUEUED_TIME),
         Value::Timestamp(Timestamp::from_milliseconds(stamp.enqueued_at)),
     );
-    // Those of the sender's hop are not for the reader.
+    // Delivery annotations are meant for the broker only, not for the reader.
     message.delivery_annotations = None;
 }
 
-/// The delivery of [`Payload::Undecodable`]: an AMQP value section that ends in the middle of its value.
+/// The delivery for [`Payload::Undecodable`]: an AMQP value section that ends in the middle of its value.
 pub(super) fn undecodable() -> Sendable<AmqpValue<Truncated>> {
     Sendable::from(AmqpValue(Truncated))
 }

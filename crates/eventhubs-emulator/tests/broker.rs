@@ -1,6 +1,6 @@
-//! The broker, tested by the Rust SDK's client over a real socket.
+//! Tests of the broker with the Rust SDK's client, over a real socket.
 //!
-//! Every wait has a deadline: a hang is a failure that names its place.
+//! Every wait has a deadline, so that a hang becomes a failure that says what was waited for.
 
 #[path = "broker/client.rs"]
 mod client;

@@ -1,10 +1,11 @@
-//! Creates a device, lets it report, and prints what the hub's routes emit and what its service API answers.
+//! Creates a device, lets it report properties, and prints what the hub's routes emit and what its service
+//! API answers.
 //!
 //! ```sh
 //! cargo run --package iothub-emulator --example twin_changes
 //! ```
 
-#![expect(clippy::print_stdout, reason = "what an example shows")]
+#![expect(clippy::print_stdout, reason = "the example prints what it receives")]
 
 use std::{error::Error, sync::Arc};
 
@@ -14,7 +15,7 @@ use iothub_emulator::{
 };
 use serde_json::json;
 
-/// Prints each event, where another route would send it to an Event Hub.
+/// Prints each event. Other routes would send it to an Event Hub.
 struct Print;
 
 impl Route for Print {
@@ -33,7 +34,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     hub.apply(&Operation::Create { id: id.clone(), twin: Some(twin) })?;
     hub.apply(&Operation::Report { id, patch: json!({"temperature": 20.5}) })?;
 
-    // Back ends sign their requests with the key of a shared access policy, or show a bearer token.
+    // Back ends sign their requests with the key of a shared access policy, or send a bearer token.
     let options = api::Options {
         listen: ([127, 0, 0, 1], 0).into(),
         host_name: "local.azure-devices.localhost".to_owned(),

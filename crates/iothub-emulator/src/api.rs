@@ -1,23 +1,23 @@
-//! The service REST API of the hub over HTTP/1.1: what a back end reads and writes twins with.
+//! The service REST API of the hub over HTTP/1.1, with which back ends read and write twins.
 //!
-//! | module | holds |
+//! | module | contents |
 //! |---|---|
-//! | [`Server`] | the socket, and the handle for faults, quota and counters |
-//! | `call` | which operation a request asks for, and performing it |
+//! | [`Server`] | the socket; sets faults and quota, and returns the counters |
+//! | `call` | finds the operation of a request, and performs it |
 //! | `pages` | queries, and their answers page by page |
 //! | `authorization` | shared access signatures and bearer tokens |
-//! | [`Quota`] | the tier's limits as token buckets, answered with 429 beyond |
-//! | [`Faults`] | wrong answers, silence, broken connections, and queries that show the past |
+//! | [`Quota`] | the tier's limits as token buckets; requests beyond them are answered with 429 |
+//! | [`Faults`] | error answers, missing answers, broken connections, and queries that show an earlier state |
 //! | [`Counters`] | requests by operation and answer |
 //!
 //! | request | answers |
 //! |---|---|
 //! | `GET`, `PATCH`, `PUT /twins/{device}`, and the same + `/modules/{module}` | the latest twin; `If-Match` guards writes |
-//! | `POST /devices/query` | a page of twins, and `x-ms-continuation` if there are more |
+//! | `POST /devices/query` | a page of twins or rows, and `x-ms-continuation` if there are more |
 //! | `GET /statistics/devices` | devices by status |
 //!
-//! Each takes `api-version`. A read by id is always current; a query may be as stale as [`Faults::stale_by_ms`] says.
-//! Identities, jobs and direct methods are not here.
+//! Each request needs `api-version`. A read by id always shows the latest twin. A query may show the state of some time ago, see
+//! [`Faults::stale_by_ms`]. There is no API for identities, jobs and direct methods.
 
 mod answer;
 mod authorization;

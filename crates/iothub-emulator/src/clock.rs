@@ -1,4 +1,5 @@
-//! Time as IoT Hub prints it: 100 ns ticks, with seven fraction digits in one place and trimmed in another.
+//! Time as IoT Hub prints it: in ticks of 100 ns. Some fields have seven fraction digits, others omit
+//! trailing zeros.
 
 use std::time::{Duration, SystemTime};
 
@@ -14,7 +15,7 @@ impl Timestamp {
     /// The last tick of the year 9999.
     const LAST: Timestamp = Timestamp(2_534_023_007_999_999_999);
 
-    /// The time `ticks` × 100 ns after the Unix epoch, held within the years 1 to 9999.
+    /// The time `ticks` × 100 ns after the Unix epoch, limited to the years 1 to 9999.
     pub const fn from_ticks(ticks: i64) -> Self {
         if ticks < Self::NEVER.0 {
             Self::NEVER
@@ -40,13 +41,14 @@ impl Timestamp {
         self.0.div_euclid(10_000)
     }
 
-    /// `2026-03-01T10:00:00.1234500` followed by `suffix`: always seven digits, as in `operationTimestamp`.
+    /// Prints `2026-03-01T10:00:00.1234500` followed by `suffix`: always seven fraction digits, as in
+    /// `operationTimestamp`.
     pub fn seven_digits(self, suffix: &str) -> String {
         let (date_time, fraction) = self.parts();
         format!("{date_time}.{fraction:07}{suffix}")
     }
 
-    /// `2026-03-01T10:00:00.12345Z`: trailing zeros dropped, as in `$metadata` of a twin.
+    /// Prints `2026-03-01T10:00:00.12345Z`: without trailing zeros, as in `$metadata` of a twin.
     pub fn trimmed(self) -> String {
         let (mut text, fraction) = self.parts();
         if fraction != 0 {
@@ -57,7 +59,7 @@ impl Timestamp {
         text
     }
 
-    /// `Mon, 02 Feb 2026 02:40:00 GMT`, as HTTP's `Date`: whole seconds, the fraction cut off.
+    /// Prints `Mon, 02 Feb 2026 02:40:00 GMT`, as in HTTP's `Date`: in whole seconds, rounded down.
     pub fn http_date(self) -> String {
         let at = self.date_time();
         let (weekday, month) = (at.weekday().to_string(), at.month().to_string());
@@ -73,19 +75,19 @@ impl Timestamp {
         )
     }
 
-    /// This time, `duration` earlier.
+    /// The time `duration` before this one.
     pub fn before(self, duration: Duration) -> Self {
         let ticks = i64::try_from(duration.as_nanos() / 100).unwrap_or(i64::MAX);
         Self::from_ticks(self.0.saturating_sub(ticks))
     }
 
-    /// This time, `duration` later.
+    /// The time `duration` after this one.
     pub fn after(self, duration: Duration) -> Self {
         let ticks = i64::try_from(duration.as_nanos() / 100).unwrap_or(i64::MAX);
         Self::from_ticks(self.0.saturating_add(ticks))
     }
 
-    /// In whole seconds; the constructors keep the year within 1 to 9999, which is what `time` can represent.
+    /// In whole seconds. The constructors limit the year to 1 to 9999, which `time` can represent.
     fn date_time(self) -> OffsetDateTime {
         OffsetDateTime::from_unix_timestamp(self.0.div_euclid(10_000_000))
             .unwrap_or(OffsetDateTime::UNIX_EPOCH)

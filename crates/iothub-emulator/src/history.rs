@@ -1,7 +1,8 @@
-//! What the hub was: the states that changes left behind, for reads of the past and for the way back to it.
+//! Past states of the twins, for reads of the past and for failovers to an earlier time.
 //!
-//! Invariants: of each twin the past states are in the order of their ends; what is not noted was as it is. The history
-//! is bounded by a number of changes: beyond it, the past ends, and an earlier time shows the earliest state known.
+//! Invariants: the past states of a twin are ordered by their end. A twin without a past state at some time was then
+//! what it is now. The history is limited to a number of changes. For a time before the oldest one, it shows the
+//! earliest known state.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -11,10 +12,10 @@ use std::{
 
 use super::{Timestamp, TwinId, twin::Twin};
 
-/// A twin's state at some time; nothing where there was no such twin.
+/// A twin's state at some time. `None` if the twin did not exist.
 pub(super) type State = Option<Arc<Twin>>;
 
-/// What a twin was until it changed.
+/// A twin's state until it changed.
 #[derive(Clone, Debug)]
 struct Past {
     until: Timestamp,
@@ -25,7 +26,7 @@ struct Past {
 #[derive(Debug)]
 pub(super) struct History {
     limit: usize,
-    /// Every noted change, oldest first.
+    /// Every recorded change, oldest first.
     order: VecDeque<(Timestamp, TwinId)>,
     by_twin: BTreeMap<TwinId, VecDeque<Past>>,
 }
@@ -35,13 +36,13 @@ impl History {
         Self { limit, order: VecDeque::new(), by_twin: BTreeMap::new() }
     }
 
-    /// Keeps this many changes from here on.
+    /// Limits the history to this number of changes from now on.
     pub(super) fn set_limit(&mut self, limit: usize) {
         self.limit = limit;
         self.trim();
     }
 
-    /// How many changes are kept at most.
+    /// Maximum number of changes that are kept.
     pub(super) fn limit(&self) -> usize {
         self.limit
     }
@@ -51,25 +52,25 @@ impl History {
         self.limit == 0
     }
 
-    /// Notes what a twin was before the operation at `at` changed it.
+    /// Records the state of a twin before the operation at `at` changed it.
     pub(super) fn note(&mut self, at: Timestamp, id: TwinId, before: State) {
         self.by_twin.entry(id.clone()).or_default().push_back(Past { until: at, state: before });
         self.order.push_back((at, id));
         self.trim();
     }
 
-    /// What the twin was at `at`, if it is not what it is.
+    /// The state of a twin at `at`. `None` if it is the present state.
     pub(super) fn state_at(&self, id: &TwinId, at: Timestamp) -> Option<&State> {
         self.by_twin.get(id).and_then(|past| past.iter().find(|past| past.until > at)).map(|past| &past.state)
     }
 
-    /// The first twin after `after` that has a past.
+    /// The first twin after `after` that has a past state.
     pub(super) fn next_after(&self, after: Option<&TwinId>) -> Option<&TwinId> {
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
         self.by_twin.range((from, Bound::Unbounded)).next().map(|(id, _)| id)
     }
 
-    /// The time just before the last `operations` operations, as far as they are known.
+    /// The time just before the last `operations` operations. If fewer are known, the time before the oldest known one.
     pub(super) fn before_last(&self, operations: u64) -> Option<Timestamp> {
         let mut left = operations;
         let mut reached = None;
@@ -86,7 +87,7 @@ impl History {
         reached.map(|at| Timestamp::from_ticks(at.ticks() - 1))
     }
 
-    /// Forgets everything after `at`, and returns what the twins changed since then were at that time.
+    /// Removes everything after `at`. Returns the states at `at` of the twins that were changed since.
     pub(super) fn rewind(&mut self, at: Timestamp) -> BTreeMap<TwinId, State> {
         let mut states = BTreeMap::new();
         while self.order.back().is_some_and(|(until, _)| *until > at) {
@@ -98,7 +99,7 @@ impl History {
                 self.by_twin.remove(&id);
             }
             if let Some(past) = past {
-                // The last one popped is the oldest, and the state to go back to.
+                // The last state popped is the oldest one. It is the state to return to.
                 states.insert(id, past.state);
             }
         }

@@ -1,4 +1,4 @@
-//! The registry and its twins: pure state.
+//! The registry and its twins as plain state.
 
 use std::{collections::BTreeMap, ops::Bound, sync::Arc};
 
@@ -11,31 +11,31 @@ use super::{
     twin::Twin,
 };
 
-/// What a delete notification's body holds; no public capture shows it, so a mirror must cope with all three.
+/// The contents of a delete notification's body. No public capture shows it, so a consumer must handle all three.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum DeleteBody {
     /// `{}`.
     Empty,
-    /// Ids, etag and version.
+    /// Ids, ETag and version.
     Partial,
-    /// The whole twin as it was last.
+    /// The complete twin as it was last.
     #[default]
     Full,
 }
 
-/// How the hub behaves where Microsoft's pages leave it open.
+/// How the hub behaves where Microsoft's documentation is silent.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// The hub's name, without a domain.
     pub name: String,
     /// The body of delete notifications.
     pub delete_body: DeleteBody,
-    /// Whether a `replaceTwin` body holds the reported properties, which the write leaves as they are.
+    /// Whether the body of a `replaceTwin` notification contains the reported properties, which the write does not change.
     pub replace_includes_reported: bool,
-    /// Whether each module of a deleted device gets a delete notification of its own, before the device's.
+    /// Whether each module of a deleted device gets its own delete notification, before the device's.
     pub notify_deleted_modules: bool,
-    /// Changes that a [`Service`](super::Service) remembers from its start, for stale queries and failovers; 0, the default,
-    /// remembers nothing. See [`Service::keep_history`](super::Service::keep_history).
+    /// Number of changes that a [`Service`](super::Service) remembers from its start, for queries of the past and for failovers. 0, the
+    /// default, remembers nothing. See [`Service::keep_history`](super::Service::keep_history).
     pub history: usize,
 }
 
@@ -56,41 +56,41 @@ impl Default for Options {
 pub enum Operation {
     /// Registers a device or a module, optionally with tags and desired properties.
     Create {
-        /// Whom.
+        /// The device or module.
         id: TwinId,
         /// `{"tags": {…}, "properties": {"desired": {…}}}`.
         twin: Option<Value>,
     },
     /// A back end's PATCH: merges tags, desired properties or both.
     Patch {
-        /// Whose twin.
+        /// The twin.
         id: TwinId,
-        /// `{"tags": {…}, "properties": {"desired": {…}}}`, either part absent.
+        /// `{"tags": {…}, "properties": {"desired": {…}}}`. One of the two may be absent.
         patch: Value,
     },
     /// A back end's PUT: replaces tags and desired properties.
     Replace {
-        /// Whose twin.
+        /// The twin.
         id: TwinId,
         /// As for a patch, without nulls.
         twin: Value,
     },
     /// A device or module patches its reported properties.
     Report {
-        /// Whose twin.
+        /// The twin.
         id: TwinId,
         /// The reported properties to merge.
         patch: Value,
     },
-    /// Removes a device with its modules, or a module.
+    /// Deletes a device with its modules, or a module.
     Delete {
-        /// Whom.
+        /// The device or module.
         id: TwinId,
     },
 }
 
 impl Operation {
-    /// The twin it is about.
+    /// The twin that the operation is about.
     pub fn id(&self) -> &TwinId {
         let (Self::Create { id, .. }
         | Self::Patch { id, .. }
@@ -106,14 +106,14 @@ impl Operation {
 pub struct Hub {
     name: Arc<str>,
     options: Options,
-    /// Shared with whoever keeps a past state; a write copies a twin that is.
+    /// The twins are shared with the history. A write copies a shared twin.
     twins: BTreeMap<TwinId, Arc<Twin>>,
     now: Timestamp,
     notifications: u64,
 }
 
 impl Hub {
-    /// A hub without devices whose clock stands at `start`.
+    /// Creates a hub without devices, whose clock is at `start`.
     pub fn new(options: Options, start: Timestamp) -> Self {
         Self {
             name: Arc::from(options.name.as_str()),
@@ -129,16 +129,16 @@ impl Hub {
         &self.name
     }
 
-    /// Moves the clock forward to `now`; an earlier time changes nothing. Without it, time passes by one tick per
-    /// operation, so that two operations never share an `operationTimestamp`.
+    /// Moves the clock forward to `now`. An earlier time changes nothing. Each operation advances the clock by one tick, so that two
+    /// operations never have the same `operationTimestamp`.
     pub fn advance_to(&mut self, now: Timestamp) {
         self.now = self.now.max(now);
     }
 
-    /// Performs one operation and returns what the hub notifies, in order.
+    /// Performs one operation. Returns its notifications in order.
     ///
     /// # Errors
-    /// A refused operation changes nothing.
+    /// The operation was refused. In that case, nothing changes.
     pub fn apply(&mut self, operation: &Operation) -> Result<Vec<Notification>, Error> {
         let now = self.now.next();
         let notifications = match operation {
@@ -167,10 +167,10 @@ impl Hub {
         Ok(notifications)
     }
 
-    /// Changes what no event tells of: nothing is notified, and version and etag stay.
+    /// Changes the fields that no event reports. There is no notification, and version and ETag do not change.
     ///
     /// # Errors
-    /// There is no such twin.
+    /// The twin does not exist.
     pub fn change_identity(&mut self, id: &TwinId, change: &IdentityChange) -> Result<(), Error> {
         let now = self.now.next();
         self.twin_mut(id)?.identity_state.change(change, now);
@@ -183,27 +183,27 @@ impl Hub {
         self.now
     }
 
-    /// The twin as far as events tell of it: ids, etag, version, tags and properties.
+    /// The twin's fields that events contain: ids, ETag, version, tags and properties.
     pub fn twin(&self, id: &TwinId) -> Option<Value> {
         self.twins.get(id).map(|twin| twin.render(id, true))
     }
 
-    /// The twin as the service's REST API shows it: with the root fields that no event carries.
+    /// The twin as the service's REST API shows it: with the root fields that no event contains.
     pub fn service_twin(&self, id: &TwinId) -> Option<Value> {
         self.twins.get(id).map(|twin| twin.render_for_service(id))
     }
 
-    /// The etag of a twin, which moves with tags and desired properties.
+    /// The ETag of a twin, which changes with tags and desired properties.
     pub fn etag(&self, id: &TwinId) -> Option<String> {
         self.twins.get(id).map(|twin| twin.etag())
     }
 
-    /// The version of a twin, which moves by one with every write.
+    /// The version of a twin, which grows by one with every write.
     pub fn version(&self, id: &TwinId) -> Option<u64> {
         self.twins.get(id).map(|twin| twin.version())
     }
 
-    /// How many twins there are, devices and modules.
+    /// Number of twins, of devices and of modules.
     pub fn len(&self) -> usize {
         self.twins.len()
     }
@@ -223,7 +223,7 @@ impl Hub {
             .collect()
     }
 
-    /// What the operation may change, as it is.
+    /// The twins that the operation may change, with their present states.
     pub(super) fn touched(&self, operation: &Operation) -> Vec<(TwinId, State)> {
         let id = operation.id();
         let mut touched = vec![(id.clone(), self.state(id))];
@@ -244,7 +244,7 @@ impl Hub {
         self.twins.range((from, Bound::Unbounded)).next()
     }
 
-    /// Puts twins back to what they were, without notifying anybody.
+    /// Restores past states of twins, without notifications.
     pub(super) fn restore(&mut self, states: BTreeMap<TwinId, State>) {
         for (id, state) in states {
             match state {
@@ -258,7 +258,7 @@ impl Hub {
         }
     }
 
-    /// The modules of a device; none of a module.
+    /// The modules of a device. A module has none.
     fn modules(&self, id: &TwinId) -> impl Iterator<Item = (&TwinId, &Arc<Twin>)> {
         let modules = if id.module_id().is_some() { 0 } else { usize::MAX };
         self.twins
@@ -276,7 +276,8 @@ impl Hub {
             return Err(Error::NotFound(id.parent()));
         }
         let initial = twin.map(ServicePatch::read).transpose()?;
-        // Captured create notifications: a module's sections look never written, a device's carry the time.
+        // As in captured create notifications: the sections of a new module look as if they were never written, those of a device have the
+        // time of creation.
         let written = if is_module { Timestamp::NEVER } else { now };
         let twin = Twin::new(initial.as_ref(), written, now)?;
         let body = twin.render(id, true);

@@ -1,4 +1,4 @@
-//! Identities: what names a twin within one hub.
+//! Identities: the names of twins within one hub.
 
 use std::fmt;
 
@@ -7,13 +7,13 @@ use serde::Serialize;
 use super::Error;
 
 const LONGEST_ID: usize = 128;
-/// The union of the lists on Microsoft's pages, which disagree about `#`, `+`, `:` and `;`. A mirror must cope
-/// with every id that any of them allows.
+/// The union of the lists in Microsoft's documentation, which differ on `#`, `+`, `:` and `;`. A consumer must
+/// handle every id that any list allows.
 const SPECIAL_CHARACTERS: &str = "-:.+%_#*?!(),=@;$'";
 
-/// Names one twin: a device, or a module of a device. Ids are case-sensitive.
+/// The id of one twin: of a device, or of a module of a device. Ids are case-sensitive.
 ///
-/// Ordered by device, the device's own twin before those of its modules.
+/// Ordered by device. The device's own twin comes before those of its modules.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct TwinId {
@@ -23,7 +23,7 @@ pub struct TwinId {
 }
 
 impl TwinId {
-    /// The device `device_id`.
+    /// The id of the device `device_id`.
     ///
     /// # Errors
     /// [`Error::InvalidId`] if the id is empty, longer than 128 characters, or has a character outside ASCII
@@ -34,7 +34,7 @@ impl TwinId {
         Ok(Self { device_id, module_id: None })
     }
 
-    /// The module `module_id` of the device `device_id`.
+    /// The id of the module `module_id` of the device `device_id`.
     ///
     /// # Errors
     /// As [`TwinId::device`], for either id.
@@ -44,17 +44,17 @@ impl TwinId {
         Ok(Self { module_id: Some(module_id), ..Self::device(device_id)? })
     }
 
-    /// The device's id; of a module, the id of the device it belongs to.
+    /// The device's id. For a module, the id of its device.
     pub fn device_id(&self) -> &str {
         &self.device_id
     }
 
-    /// The module's id, absent for a device.
+    /// The module's id. `None` for a device.
     pub fn module_id(&self) -> Option<&str> {
         self.module_id.as_deref()
     }
 
-    /// The identity of the device itself.
+    /// The id of the device itself.
     pub(crate) fn parent(&self) -> TwinId {
         TwinId { device_id: self.device_id.clone(), module_id: None }
     }

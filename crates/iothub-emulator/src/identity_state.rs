@@ -1,5 +1,5 @@
-//! The root fields of a twin that describe the identity and its connection. They change without any event: routes know
-//! nothing of them, so only a read shows them.
+//! The root fields of a twin that describe the identity and its connection. They change without any event, so only
+//! reads show them.
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde::{Deserialize, Serialize};
@@ -11,36 +11,36 @@ use super::Timestamp;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Status {
-    /// It may.
+    /// The device may connect.
     #[default]
     Enabled,
-    /// It may not.
+    /// The device may not connect.
     Disabled,
 }
 
-/// Whether a device is connected, as far as the hub has noticed.
+/// Whether the device is connected, as far as the hub knows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ConnectionState {
-    /// It is.
+    /// The device is connected.
     Connected,
-    /// It is not.
+    /// The device is not connected.
     #[default]
     Disconnected,
 }
 
-/// A change of what no event tells of; absent fields stay as they are.
+/// A change of fields that no event reports. Absent fields stay as they are.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct IdentityChange {
-    /// Lets the device connect, or not.
+    /// Whether the device may connect.
     pub status: Option<Status>,
-    /// Why.
+    /// The reason for the status.
     pub status_reason: Option<String>,
-    /// Connects or disconnects it.
+    /// Whether the device is connected.
     pub connection_state: Option<ConnectionState>,
 }
 
-/// What a twin's root says about identity and connection.
+/// The fields of a twin's root that describe identity and connection.
 #[derive(Clone, Debug)]
 pub(super) struct IdentityState {
     status: Status,
@@ -48,7 +48,7 @@ pub(super) struct IdentityState {
     status_update_time: Timestamp,
     connection_state: ConnectionState,
     last_activity_time: Timestamp,
-    /// Moves with the identity, not with the twin.
+    /// Changes with the identity, not with the twin.
     device_etag: i64,
 }
 
@@ -68,7 +68,7 @@ impl IdentityState {
         self.status
     }
 
-    /// The device did something: it is connected.
+    /// Records an activity of the device, which is connected from then on.
     pub(super) fn active(&mut self, now: Timestamp) {
         self.connection_state = ConnectionState::Connected;
         self.last_activity_time = now;
@@ -91,7 +91,7 @@ impl IdentityState {
         }
     }
 
-    /// Adds its fields to a twin's root.
+    /// Adds these fields to a twin's root.
     pub(super) fn render(&self, twin: &mut Map<String, Value>) {
         let fields = json!({
             "deviceEtag": STANDARD.encode(self.device_etag.to_string()),
@@ -113,7 +113,7 @@ impl IdentityState {
     }
 }
 
-/// A number of at most nine digits, as the service's look: opaque to clients.
+/// A number of at most nine digits, which looks like the service's. It is opaque to clients.
 fn device_etag(now: Timestamp) -> i64 {
     now.ticks().rem_euclid(1_000_000_000)
 }

@@ -1,22 +1,22 @@
-//! Azure IoT Hub's twins for tests, in process: identities, device and module twins, the notifications that the hub's routes
+//! Azure IoT Hub's twins for tests, inside the test's process: identities, device and module twins, the notifications that the hub's routes
 //! emit, and the service REST API over HTTP.
 //!
-//! A [`Service`] is a hub. [`Service::apply`] performs an [`Operation`], and each [`Notification`] of it goes to the [`Route`] that
-//! the service was made with: an Event Hub, or whatever a test puts there. [`api::Server`] serves the same hub to back ends.
-//! `examples/twin_changes.rs` is the shortest way through all of it.
+//! A [`Service`] is a hub. [`Service::apply`] performs an [`Operation`]. Each resulting [`Notification`] goes to the [`Route`] of the
+//! service: an Event Hub, or a test's own implementation. [`api::Server`] serves the same hub to back ends. `examples/twin_changes.rs` is a
+//! complete example.
 //!
-//! | module | holds |
+//! | module | contents |
 //! |---|---|
-//! | [`Hub`] | the registry and its twins: plain, deterministic state; each operation returns what it notifies |
+//! | [`Hub`] | the registry and its twins: plain, deterministic state; each operation returns its notifications |
 //! | [`Notification`] | one lifecycle or twin-change event, with body, application properties and annotations |
-//! | [`Routes`] | which Event Hub a notification goes to, with delivery faults that can be switched on |
-//! | [`Service`] | a hub with its routes and, where it is switched on, its past behind one lock, on the wall clock: what tests and devices drive |
+//! | [`Routes`] | which Event Hub a notification goes to, with delivery faults that can be injected |
+//! | [`Service`] | a hub, its routes and, if switched on, its history, behind one lock and on the system clock; tests and simulated devices use it |
 //! | [`api`] | the service REST API over HTTP, with authorization, limits and faults |
-//! | [`query`] | the query language of twins, as the API takes it |
+//! | [`query`] | the query language of twins, as the API accepts it |
 //!
-//! [`Hub`] and [`Routes`] perform no I/O and read no clock of their own ([`Service`] passes the time in), so that a
-//! property test can run them in process and a seed reproduces a run byte for byte.
-//! There is no telemetry, and no device ever connects: status and connection are fields that somebody sets.
+//! [`Hub`] and [`Routes`] perform no I/O and read no clock ([`Service`] passes the time to them). So a property test can run them in its
+//! process, and a run with the same seed has the same result byte for byte. There is no telemetry, and no device ever connects: the test
+//! sets the fields for status and connection.
 
 pub mod api;
 mod clock;

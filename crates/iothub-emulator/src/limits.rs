@@ -1,11 +1,11 @@
-//! The rules for what a twin section may hold, as Microsoft documents them for device twins ("Understand and
-//! use device twins": format and size; "IoT Hub quotas and throttling").
+//! The rules for the contents of a twin's section, as Microsoft documents them for device twins ("Understand
+//! and use device twins": format and size; "IoT Hub quotas and throttling").
 
 use serde_json::{Map, Value};
 
 use super::Error;
 
-/// Objects and arrays nested below a section; the section itself does not count.
+/// Maximum nesting of objects and arrays below a section. The section itself does not count.
 const DEEPEST: usize = 10;
 const LONGEST_KEY_BYTES: usize = 1024;
 const LONGEST_STRING_BYTES: usize = 4096;
@@ -45,7 +45,7 @@ impl SectionName {
     }
 }
 
-/// Whether a null may stand for "remove this key".
+/// Whether a null means "remove this key".
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Nulls {
     Remove,
@@ -71,19 +71,19 @@ pub(super) fn check_size(section: SectionName, bytes: usize) -> Result<(), Error
     Ok(())
 }
 
-/// The size of a section's values by IoT Hub's own measure.
+/// The size of a section's values in bytes, as IoT Hub measures it.
 pub(super) fn bytes(values: &Map<String, Value>) -> usize {
     values.iter().map(|(key, value)| text_bytes(key) + value_bytes(value)).sum()
 }
 
-/// The size that `values` would have after merging `patch` into it, given that it has `bytes` now. Computed
-/// without merging, so that a refused write needs no copy to go back to.
+/// The size in bytes that `values`, of size `bytes`, would have after merging `patch`. It is computed without
+/// merging, so that a refused write needs no copy to restore.
 pub(super) fn bytes_after(bytes: usize, values: &Map<String, Value>, patch: &Map<String, Value>) -> usize {
     let (added, removed) = growth(Some(values), patch);
     (bytes + added).saturating_sub(removed)
 }
 
-/// Bytes that a merge adds and removes.
+/// The number of bytes that a merge adds and removes.
 fn growth(values: Option<&Map<String, Value>>, patch: &Map<String, Value>) -> (usize, usize) {
     let (mut added, mut removed) = (0, 0);
     for (key, change) in patch {
@@ -166,7 +166,7 @@ fn check_value(value: &Value, nulls: Nulls, depth: usize, path: &mut String) -> 
         Value::Array(_) | Value::Object(_) if depth > DEEPEST => {
             Err(Problem::Here(format!("nesting must not be deeper than {DEEPEST} levels")))
         }
-        // Arrays are values as a whole: nothing inside them can be removed, so a null there has no meaning.
+        // An array is one value. Nothing inside it can be removed, so a null in it has no meaning.
         Value::Array(items) => {
             for item in items {
                 check_value(item, Nulls::Refuse, depth + 1, path)?;
@@ -190,7 +190,8 @@ fn check_number(number: &serde_json::Number) -> Result<(), String> {
     }
 }
 
-/// IoT Hub's own measure: text as UTF-8 without control characters, numbers 8 bytes, booleans 4.
+/// The size as IoT Hub measures it: text as UTF-8 without control characters, numbers 8 bytes, booleans 4,
+/// null 0.
 fn value_bytes(value: &Value) -> usize {
     match value {
         Value::Null => 0,
@@ -216,7 +217,7 @@ mod tests {
         value.as_object().unwrap().clone()
     }
 
-    /// `levels` - 2 objects below a section.
+    /// A section with `levels` - 2 objects below it.
     fn nested(levels: usize) -> Value {
         (1..levels).fold(json!(1), |inner, _| json!({ "n": inner }))
     }

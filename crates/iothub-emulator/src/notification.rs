@@ -1,8 +1,9 @@
-//! One event as a route hands it to an Event Hub.
+//! One event as a route sends it to an Event Hub.
 //!
-//! Shaped after captured events: what is in the body, what is an application property, what is an annotation.
-//! Two details vary from event to event as they do in the captures, decided by the notification's number so that
-//! a run can be repeated: the offset of `operationTimestamp`, and stray bytes behind the hub's name in `user-id`.
+//! Its form is that of captured events: which values are in the body, which are application properties, which are
+//! annotations. As in the captures, two details vary from event to event: the offset of `operationTimestamp`, and
+//! additional bytes after the hub's name in `user-id`. The notification's number determines them, so that a run
+//! can be repeated.
 
 use std::sync::Arc;
 
@@ -11,13 +12,13 @@ use serde_json::Value;
 
 use super::{Timestamp, TwinId};
 
-/// The route source that a notification belongs to.
+/// The source of a notification, which routes refer to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Source {
-    /// Identities created and deleted.
+    /// Creation and deletion of identities.
     DeviceLifecycle,
-    /// Twins written.
+    /// Writes of twins.
     TwinChange,
 }
 
@@ -35,7 +36,7 @@ pub enum Change {
 }
 
 impl Change {
-    /// The source whose route carries such a notification.
+    /// The source of such a notification.
     pub const fn source(self) -> Source {
         match self {
             Self::Created | Self::Deleted => Source::DeviceLifecycle,
@@ -57,11 +58,11 @@ impl Change {
 /// A lifecycle or twin-change event.
 #[derive(Clone, Debug)]
 pub struct Notification {
-    /// Counts the hub's notifications from 1.
+    /// Number of the notification within the hub, from 1.
     pub number: u64,
     /// The hub's name, without a domain.
     pub hub_name: Arc<str>,
-    /// The twin it is about.
+    /// The twin that the notification is about.
     pub id: TwinId,
     /// What happened.
     pub change: Change,
@@ -72,7 +73,7 @@ pub struct Notification {
 }
 
 impl Notification {
-    /// The application properties, all of them text.
+    /// The application properties. All of them are text.
     pub fn application_properties(&self) -> Vec<(&'static str, String)> {
         let offset = if self.number.is_multiple_of(3) { "+00:00" } else { "Z" };
         let schema = match self.change.source() {
@@ -108,13 +109,14 @@ impl Notification {
         annotations
     }
 
-    /// When the hub handed the event over, in milliseconds since the Unix epoch: a little after the operation.
+    /// The time at which the hub enqueues the event, in milliseconds since the Unix epoch: a little after the
+    /// operation.
     pub fn enqueued_time(&self) -> i64 {
         let delay = 25 + i64::try_from(self.number % 100).unwrap_or(0);
         self.operation_time.unix_milliseconds() + delay
     }
 
-    /// The hub's name as bytes. Every fifth is followed by bytes that are not valid UTF-8.
+    /// The hub's name as bytes. In every fifth notification, bytes that are not valid UTF-8 follow.
     pub fn user_id(&self) -> Vec<u8> {
         let mut user_id = self.hub_name.as_bytes().to_vec();
         if self.number.is_multiple_of(5) {
@@ -131,7 +133,7 @@ impl Notification {
 
     /// The body as UTF-8 JSON.
     pub fn body_bytes(&self) -> Vec<u8> {
-        // Faster than `to_string`; a JSON value always serializes.
+        // Faster than `to_string`. A JSON value always serializes.
         serde_json::to_vec(&self.body).unwrap_or_else(|_| self.body.to_string().into_bytes())
     }
 }

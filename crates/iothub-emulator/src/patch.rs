@@ -1,10 +1,10 @@
-//! What a back end sends to write a twin: tags, desired properties, or both.
+//! The body of a back end's write: tags, desired properties, or both.
 
 use serde_json::{Map, Value};
 
 use super::Error;
 
-/// Fields of a twin that clients send back after reading it; the service takes no notice of them.
+/// Fields of a twin that clients send back after reading it. The service ignores them.
 const READ_ONLY: [&str; 12] = [
     "authenticationType",
     "capabilities",
@@ -28,8 +28,9 @@ pub(super) struct ServicePatch {
 }
 
 impl ServicePatch {
-    /// Reads `{"tags": {…}, "properties": {"desired": {…}}}`, either part absent. `$metadata` and `$version` of the
-    /// section, reported properties and read-only fields are ignored, as clients send whole twins back.
+    /// Parses `{"tags": {…}, "properties": {"desired": {…}}}`. Either part may be absent. `$metadata` and
+    /// `$version` of a section, reported properties and read-only fields are ignored, because clients send complete
+    /// twins back.
     pub(super) fn read(body: &Value) -> Result<Self, Error> {
         let mut patch = Self::default();
         for (key, value) in object(body, "")? {
@@ -51,7 +52,7 @@ impl ServicePatch {
         Ok(patch)
     }
 
-    /// As [`ServicePatch::read`], but refuses a patch that writes nothing.
+    /// Parses a body as [`ServicePatch::read`] does, but refuses one that writes nothing.
     pub(super) fn read_change(body: &Value) -> Result<Self, Error> {
         let patch = Self::read(body)?;
         if patch.tags.is_none() && patch.desired.is_none() {
@@ -64,7 +65,7 @@ impl ServicePatch {
     }
 }
 
-/// Reads the reported properties that a device sends.
+/// Parses the reported properties that a device sends.
 pub(super) fn read_reported(body: &Value) -> Result<Map<String, Value>, Error> {
     section(body, "/properties/reported")
 }

@@ -1,4 +1,4 @@
-//! The query language of twins, whole, as far as IoT Hub has it.
+//! The query language of twins, complete as far as IoT Hub supports it.
 //!
 //! ```text
 //! SELECT [TOP n] * | item, …  FROM devices | devices.modules
@@ -11,16 +11,16 @@
 //! path:      [devices.] name.name.[[any other name]]
 //! ```
 //!
-//! Keywords, functions and the names at the top of a twin are known in any case, names below are case-sensitive.
-//! The hub has no `ORDER BY`, `STARTS_WITH` and `CONTAINS`; [`Dialect::Extended`] has.
+//! Keywords, functions and the names at the top of a twin are accepted in upper and lower case. Names below are
+//! case-sensitive. IoT Hub has no `ORDER BY`, `STARTS_WITH` and `CONTAINS`. [`Dialect::Extended`] has them.
 //!
-//! | module | what it knows |
+//! | module | subject |
 //! |---|---|
 //! | `token`, `literal` | text → tokens |
 //! | `parser` | tokens → query |
-//! | `path`, `value` | where values are, and how they compare |
+//! | `path`, `value` | finding values in a twin, and comparing them |
 //! | `condition` | which twins are selected |
-//! | `row`, `group`, `aggregate`, `order` | what the answer shows of them |
+//! | `row`, `group`, `aggregate`, `order` | how the rows of the answer are made |
 
 use serde_json::Value;
 
@@ -44,19 +44,19 @@ pub use group::Groups;
 use order::Sort;
 pub use row::Column;
 
-/// The longest query that the service takes, in characters.
+/// Maximum length of a query that the service accepts, in characters.
 pub const LONGEST: usize = 8_192;
 
-/// What of the language is taken.
+/// The supported part of the language.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Dialect {
-    /// What IoT Hub takes.
+    /// As in IoT Hub.
     Hub,
-    /// And `ORDER BY`, `STARTS_WITH` and `CONTAINS`.
+    /// As in IoT Hub, with `ORDER BY`, `STARTS_WITH` and `CONTAINS`.
     Extended,
 }
 
-/// What a query asks for.
+/// The twins that a query reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Collection {
     /// Twins of devices.
@@ -65,18 +65,18 @@ pub enum Collection {
     Modules,
 }
 
-/// What a query answers with.
+/// The contents of a query's answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Selection {
     /// The twins themselves.
     Twins,
-    /// A row of these columns per twin.
+    /// One row of these columns per twin.
     Columns(Vec<Column>),
-    /// A row per group of twins.
+    /// One row per group of twins.
     Groups(Groups),
 }
 
-/// A query that was understood.
+/// A parsed query.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Query {
     selection: Selection,
@@ -87,7 +87,10 @@ pub struct Query {
 }
 
 impl Query {
-    /// Understands a query.
+    /// Parses a query.
+    ///
+    /// # Errors
+    /// The text is no valid query of the dialect, or is longer than [`LONGEST`].
     pub fn parse(text: &str, dialect: Dialect) -> Result<Self, QueryError> {
         if text.chars().count() > LONGEST {
             return Err(error::error(LONGEST, format!("it is longer than {LONGEST} characters")));
@@ -95,22 +98,22 @@ impl Query {
         parser::parse(text, dialect)
     }
 
-    /// What it answers with.
+    /// The contents of the answer.
     pub fn selection(&self) -> &Selection {
         &self.selection
     }
 
-    /// What it asks for.
+    /// The twins that it reads.
     pub fn collection(&self) -> Collection {
         self.collection
     }
 
-    /// Whether the items of the answer are raw ones, not twins.
+    /// Whether the answer consists of raw rows instead of twins.
     pub fn is_raw(&self) -> bool {
         self.selection != Selection::Twins
     }
 
-    /// Whether the twin, as the service's REST API shows it, is selected.
+    /// Whether a twin is selected. `twin` has the form of the service's REST API.
     pub fn selects(&self, twin: &Value) -> bool {
         self.condition.as_ref().is_none_or(|condition| condition.holds(twin) == Some(true))
     }
@@ -120,12 +123,13 @@ impl Query {
         self.condition.is_none()
     }
 
-    /// Whether each selected twin adds one row, in the order of the twins: a page needs no more than its own twins.
+    /// Whether each selected twin gives one row, in the order of the twins. If so, a page can be made from its own
+    /// twins only.
     pub fn is_row_by_row(&self) -> bool {
         !matches!(self.selection, Selection::Groups(_)) && self.order.is_empty() && self.top.is_none()
     }
 
-    /// The row that a selected twin adds to the answer; nothing if rows are of groups.
+    /// The row of a selected twin. `None` if the rows are those of groups.
     pub fn row(&self, twin: &Value) -> Option<Value> {
         match &self.selection {
             Selection::Twins => Some(twin.clone()),
@@ -134,8 +138,8 @@ impl Query {
         }
     }
 
-    /// All rows of the answer to the whole query. The twins are those of its collection. Rows of twins are in the
-    /// order of the twins, unless the query asks for another one.
+    /// All rows of the complete answer. `twins` are the twins of the collection. If the rows are those of twins,
+    /// they keep the order of the twins, unless the query has an order.
     pub fn answer<'a>(&self, twins: impl Iterator<Item = &'a Value>) -> Vec<Value> {
         let mut selected: Vec<&Value> = twins.filter(|twin| self.selects(twin)).collect();
         let mut rows = match &self.selection {

@@ -1,9 +1,9 @@
-//! The routes: which Event Hub a notification goes to, and what can go wrong on the way.
+//! The routes: which Event Hub a notification goes to, and faults of its delivery.
 //!
-//! The partition key is the device's id, for its modules too, and order is kept per key. IoT Hub promises
-//! delivery at least once and in order, with replays that go back and then forward again, and it may report
-//! several changes in one event; these are the faults here, plus loss. All probabilities are 0 by default and
-//! drawn from a seeded generator. No order is promised between lifecycle and twin changes, and a skew makes use of it.
+//! The partition key is the device's id, for its modules as well. Order is kept per key. IoT Hub guarantees delivery
+//! at least once and in order. A replay may go back to earlier events and continue from there, and one event may
+//! report several changes. These are the faults here, together with loss. All probabilities are 0 by default. They use
+//! a seeded generator. There is no order between lifecycle events and twin changes, and a skew delays one of the two.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
@@ -18,12 +18,12 @@ mod skew;
 use skew::LateStream;
 pub use skew::Skew;
 
-/// The Event Hubs the two sources are routed to. Both may name the same hub.
+/// The Event Hubs of the two sources. Both may name the same Event Hub.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HubNames {
-    /// Takes identities created and deleted.
+    /// Receives the creation and deletion of identities.
     pub lifecycle: String,
-    /// Takes twins written.
+    /// Receives the writes of twins.
     pub twin_changes: String,
 }
 
@@ -33,7 +33,7 @@ impl Default for HubNames {
     }
 }
 
-/// Where notifications go: an Event Hubs broker, or a test's list.
+/// The destination of notifications: an Event Hubs broker, or a test's list.
 pub trait Route: Send + Sync {
     /// Appends `notification` to the Event Hub `hub`, in the partition of `partition_key`.
     ///
@@ -46,30 +46,30 @@ pub trait Route: Send + Sync {
 #[derive(Debug, thiserror::Error)]
 #[error("cannot append to event hub {hub:?}")]
 pub struct RouteError {
-    /// The Event Hub that refused.
+    /// The Event Hub that refused the event.
     pub hub: String,
-    /// Why.
+    /// The reason.
     #[source]
     pub source: Box<dyn std::error::Error + Send + Sync>,
 }
 
-/// Faults of delivery, as probabilities per notification.
+/// Faults of delivery. The probabilities apply to each notification.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct DeliveryFaults {
-    /// Seeds the generator, so that a run can be repeated.
+    /// Seed of the random generator, so that a run can be repeated.
     pub seed: u64,
     /// The event is appended twice: 1, 1.
     pub duplicate: f64,
-    /// The latest events of the partition key are appended once more, in order: 1, 2, 1, 2, 3.
+    /// The latest events of the partition key are appended again, in order: 1, 2, 1, 2, 3.
     pub replay: f64,
-    /// The most events that one replay repeats.
+    /// Maximum number of events that one replay repeats.
     pub replay_length: usize,
-    /// A twin's update is held back and goes out as one event together with the twin's next update.
+    /// A twin's update is held back. It is sent as one event together with the twin's next update.
     pub coalesce: f64,
     /// The event never arrives.
     pub lose: f64,
-    /// One stream is late.
+    /// One of the two streams is late.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub skew: Option<Skew>,
 }
@@ -81,10 +81,10 @@ impl Default for DeliveryFaults {
 }
 
 impl DeliveryFaults {
-    /// Whether each probability lies between 0 and 1, and each replay repeats something.
+    /// Checks that each probability is between 0 and 1, and that a replay repeats at least one event.
     ///
     /// # Errors
-    /// One sentence that names the setting.
+    /// A sentence that names the invalid setting.
     pub fn validate(&self) -> Result<(), String> {
         let probabilities = [
             ("duplicate", self.duplicate),
@@ -104,23 +104,23 @@ impl DeliveryFaults {
     }
 }
 
-/// What the routes did, in events.
+/// Counts of the delivery, in events.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct DeliveryCounts {
-    /// Notifications that the hub caused, by `opType`.
+    /// Notifications that the hub emitted, by `opType`.
     pub caused: BTreeMap<String, u64>,
-    /// Events appended, repeats included, by Event Hub.
+    /// Events appended, including repeated ones, by Event Hub.
     pub appended: BTreeMap<String, u64>,
-    /// Events appended a second time right away.
+    /// Events appended twice in a row.
     pub duplicates: u64,
-    /// Events appended once more by a replay.
+    /// Events appended again by a replay.
     pub replayed: u64,
-    /// Notifications that went out within a later event.
+    /// Notifications that were sent as part of a later event.
     pub coalesced: u64,
-    /// Notifications that never went out.
+    /// Notifications that were never sent.
     pub lost: u64,
-    /// Events that waited because their stream is late.
+    /// Events that were held back because their stream is late.
     #[serde(default)]
     pub late: u64,
 }
@@ -132,19 +132,19 @@ pub struct Routes {
     faults: DeliveryFaults,
     random: StdRng,
     counts: DeliveryCounts,
-    /// The latest events by Event Hub and partition key; kept while replays are on.
+    /// The latest events by source and partition key. They are kept only while replays are enabled.
     recent: HashMap<(Source, String), VecDeque<Notification>>,
-    /// Updates held back to be coalesced with the next of the same twin.
+    /// Updates that are held back until the next update of the same twin.
     held: BTreeMap<TwinId, Notification>,
     late: LateStream,
     /// The time of the latest operation or release.
     now: Timestamp,
-    /// Notifications of the hub up to here.
+    /// Number of the hub's notifications so far.
     caused: u64,
 }
 
 impl Routes {
-    /// Routes to the hubs `names`, without faults.
+    /// Creates routes to the Event Hubs `names`, without faults.
     pub fn new(names: HubNames) -> Self {
         Self {
             names,
@@ -159,7 +159,7 @@ impl Routes {
         }
     }
 
-    /// Switches faults on or off, and starts the generator anew from their seed.
+    /// Sets the faults, and restarts the generator from their seed.
     pub fn set_faults(&mut self, faults: DeliveryFaults) {
         self.random = StdRng::seed_from_u64(faults.seed);
         if faults.replay == 0.0 {
@@ -169,17 +169,17 @@ impl Routes {
         self.faults = faults;
     }
 
-    /// The faults that are on.
+    /// The active faults.
     pub fn faults(&self) -> &DeliveryFaults {
         &self.faults
     }
 
-    /// What was delivered up to here.
+    /// The counts so far.
     pub fn counts(&self) -> &DeliveryCounts {
         &self.counts
     }
 
-    /// Delivers one notification, or does to it what the faults say.
+    /// Delivers one notification, with the faults that apply.
     ///
     /// # Errors
     /// The route refused the event.
@@ -210,7 +210,7 @@ impl Routes {
         Ok(())
     }
 
-    /// Sends the updates that wait for their twin's next.
+    /// Sends the updates that are held back until the next update of their twin.
     ///
     /// # Errors
     /// The route refused an event.
@@ -221,7 +221,7 @@ impl Routes {
         Ok(())
     }
 
-    /// Sends what was late for long enough.
+    /// Sends the late events whose time has come.
     ///
     /// # Errors
     /// The route refused an event.
@@ -234,8 +234,8 @@ impl Routes {
         Ok(())
     }
 
-    /// Joins the notification with what is held back of its twin, sends what must go before it, and returns what is
-    /// to be sent now, if anything.
+    /// Combines the notification with a held-back update of the same twin. Sends what must precede it. Returns the
+    /// event to send now, if any.
     fn coalesce(
         &mut self,
         mut next: Notification,
@@ -324,7 +324,7 @@ impl Routes {
         append(&self.names, &mut self.counts, notification, route)
     }
 
-    /// The stream whose order a replay keeps: the source, or one for both if they share an Event Hub.
+    /// The stream whose order a replay keeps: that of the source, or one common stream if both share an Event Hub.
     fn stream(&self, notification: &Notification) -> Source {
         if self.names.lifecycle == self.names.twin_changes {
             Source::DeviceLifecycle

@@ -1,4 +1,4 @@
-//! A hub with its routes, shared between threads and on the wall clock.
+//! A hub with its routes, shared between threads and on the system clock.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -19,34 +19,34 @@ pub use past::{FailoverError, Loss, Reading, USUAL_HISTORY, View};
 /// Why an operation failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ServiceError {
-    /// The hub refused it; nothing changed.
+    /// The hub refused the operation. Nothing changed.
     #[error(transparent)]
     Refused(#[from] Error),
-    /// The hub performed it, but its notification could not be delivered.
-    #[error("the operation was performed, but not notified")]
+    /// The hub performed the operation, but its notification could not be delivered.
+    #[error("the operation was performed, but its notification was not delivered")]
     NotDelivered(#[from] RouteError),
 }
 
-/// What an accepted operation caused.
+/// The result of an accepted operation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Applied {
-    /// The version of the twin after the operation; absent once it is deleted.
+    /// The version of the twin after the operation. `None` after a deletion.
     pub version: Option<u64>,
-    /// What was notified, in order, before any fault of delivery.
+    /// The notifications, in order, before any delivery faults.
     pub changes: Vec<Change>,
 }
 
 /// Some of the hub's twins, in the order of their ids.
 #[derive(Clone, Debug)]
 pub struct Page {
-    /// The twins, as far as events tell of them.
+    /// The twins, with the fields that events contain.
     pub twins: Vec<Value>,
-    /// The last twin of the page, if there are more after it.
+    /// The last twin of the page, if more follow.
     pub next: Option<TwinId>,
 }
 
-/// A running hub. Operations are applied and delivered one at a time, so that the events of a partition key are
-/// appended in the order in which the hub performed the operations.
+/// A running hub. Operations are performed and delivered one at a time. So the events of a partition key are appended
+/// in the order in which the hub performed the operations.
 pub struct Service {
     state: Mutex<State>,
     route: Arc<dyn Route>,
@@ -59,10 +59,10 @@ struct State {
 }
 
 impl State {
-    /// Performs an operation at the wall clock's time, and remembers what was there before.
+    /// Performs an operation at the system clock's time, and records the previous states.
     fn perform(&mut self, operation: &Operation) -> Result<Vec<Notification>, Error> {
         self.hub.advance_to(SystemTime::now().into());
-        // A twin that somebody else holds is copied when it is written to, so nothing is held while the history is off.
+        // A write copies a twin that is shared. So the previous states are only fetched while the history is on.
         let before = if self.history.is_off() { Vec::new() } else { self.hub.touched(operation) };
         let notifications = self.hub.apply(operation)?;
         for (id, state) in before {
@@ -73,7 +73,7 @@ impl State {
 }
 
 impl Service {
-    /// A hub without devices whose notifications go to `route`.
+    /// Creates a hub without devices, whose notifications go to `route`.
     pub fn new(options: Options, names: HubNames, route: Arc<dyn Route>) -> Self {
         let history = History::new(options.history);
         let hub = Hub::new(options, SystemTime::now().into());
@@ -81,18 +81,18 @@ impl Service {
         Self { state: Mutex::new(state), route }
     }
 
-    /// Performs one operation and delivers what it notifies.
+    /// Performs one operation and delivers its notifications.
     ///
     /// # Errors
-    /// [`ServiceError`] tells a refusal from a failed delivery.
+    /// The hub refused the operation, or the delivery failed: [`ServiceError`] says which.
     pub fn apply(&self, operation: &Operation) -> Result<Applied, ServiceError> {
         self.apply_if(operation, None)
     }
 
-    /// As [`Service::apply`], but only if the twin's etag is `etag`, where one is given.
+    /// Performs one operation as [`Service::apply`] does. If `etag` is given, the twin must have this ETag.
     ///
     /// # Errors
-    /// As [`Service::apply`]; [`Error::EtagMismatch`] if it is another.
+    /// As for [`Service::apply`], or [`Error::EtagMismatch`] if the twin has another ETag.
     pub fn apply_if(&self, operation: &Operation, etag: Option<&str>) -> Result<Applied, ServiceError> {
         let mut state = self.lock();
         let id = operation.id();
@@ -109,11 +109,11 @@ impl Service {
         Ok(Applied { version: state.hub.version(id), changes })
     }
 
-    /// Performs operations long past: nobody is notified, as after the end of a route's retention, and the history
-    /// knows nothing else than that the twins are as they are.
+    /// Performs operations that happened long ago. There are no notifications, as if the retention of the Event Hubs
+    /// had ended since, and the history does not record the changes.
     ///
     /// # Errors
-    /// The first refusal; what came before it is done.
+    /// The first refusal. The operations before it have been performed.
     pub fn apply_unrouted(&self, operations: &[Operation]) -> Result<(), Error> {
         let mut state = self.lock();
         state.hub.advance_to(SystemTime::now().into());
@@ -123,10 +123,10 @@ impl Service {
         Ok(())
     }
 
-    /// Changes what no event tells of: status and connection.
+    /// Changes fields that no event reports: status and connection.
     ///
     /// # Errors
-    /// There is no such twin.
+    /// The twin does not exist.
     pub fn change_identity(&self, id: &TwinId, change: &IdentityChange) -> Result<(), Error> {
         let mut state = self.lock();
         state.hub.advance_to(SystemTime::now().into());
@@ -139,12 +139,12 @@ impl Service {
         Ok(())
     }
 
-    /// One twin, as far as events tell of it.
+    /// One twin, with the fields that events contain.
     pub fn twin(&self, id: &TwinId) -> Option<Value> {
         self.lock().hub.twin(id)
     }
 
-    /// How many twins there are, devices and modules.
+    /// Number of twins, of devices and of modules.
     pub fn len(&self) -> usize {
         self.lock().hub.len()
     }
@@ -154,7 +154,7 @@ impl Service {
         self.lock().hub.is_empty()
     }
 
-    /// Up to `limit` twins after `after`.
+    /// Returns up to `limit` twins after `after`.
     pub fn page(&self, after: Option<&TwinId>, limit: usize) -> Page {
         let limit = limit.max(1);
         let mut twins = self.lock().hub.twins_after(after, limit + 1);
@@ -164,7 +164,7 @@ impl Service {
         Page { twins: twins.into_iter().map(|(_, twin)| twin).collect(), next }
     }
 
-    /// Sends what faults of delivery hold back.
+    /// Sends everything that delivery faults hold back.
     ///
     /// # Errors
     /// The route refused an event.
@@ -172,7 +172,7 @@ impl Service {
         self.lock().routes.flush(&*self.route)
     }
 
-    /// Sends the updates that a coalescing fault holds back, and nothing that is late for another reason.
+    /// Sends the updates that coalescing holds back, but not the events of a late stream.
     ///
     /// # Errors
     /// The route refused an event.
@@ -180,7 +180,7 @@ impl Service {
         self.lock().routes.flush_updates(&*self.route)
     }
 
-    /// Sends what was late for long enough.
+    /// Sends the late events whose time has come.
     ///
     /// # Errors
     /// The route refused an event.
@@ -188,17 +188,17 @@ impl Service {
         self.lock().routes.release(SystemTime::now().into(), &*self.route)
     }
 
-    /// Switches faults of delivery on or off.
+    /// Sets the delivery faults.
     pub fn set_delivery_faults(&self, faults: DeliveryFaults) {
         self.lock().routes.set_faults(faults);
     }
 
-    /// The faults of delivery that are on.
+    /// The active delivery faults.
     pub fn delivery_faults(&self) -> DeliveryFaults {
         self.lock().routes.faults().clone()
     }
 
-    /// What was delivered up to here.
+    /// The delivery counts so far.
     pub fn delivery_counts(&self) -> DeliveryCounts {
         self.lock().routes.counts().clone()
     }

@@ -1,7 +1,7 @@
-//! A twin and the three ways to write to it: merge, replace, report.
+//! A twin, and the three kinds of writes: merge, replace, report.
 //!
-//! Invariants: `$metadata` mirrors the properties (an entry for each key at every level, none for a key that is
-//! gone), and `version` = etag counter + reported `$version`, since the etag moves with tags and desired only.
+//! Invariants: `$metadata` has an entry for each key of the properties at every level, and none for a removed key. `version` = ETag counter
+//! + reported `$version`, because only tags and desired properties change the ETag.
 
 use std::collections::BTreeMap;
 
@@ -15,11 +15,11 @@ use super::{
     patch::ServicePatch,
 };
 
-/// When, and at which section version, something was written.
+/// When something was written, and in which version of the section.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Stamp {
     at: Timestamp,
-    /// Of desired properties only.
+    /// Only desired properties have it.
     version: Option<u64>,
 }
 
@@ -34,7 +34,7 @@ impl Stamp {
     }
 }
 
-/// The `$metadata` of a property and of what lies below it.
+/// The `$metadata` of a property and of the levels below it.
 #[derive(Clone, Debug)]
 struct Metadata {
     stamp: Stamp,
@@ -53,7 +53,7 @@ impl Metadata {
     }
 }
 
-/// The values of a section, and their size by IoT Hub's measure.
+/// The values of a section, and their size in bytes as IoT Hub measures it.
 #[derive(Clone, Debug, Default)]
 struct Values {
     map: Map<String, Value>,
@@ -61,7 +61,7 @@ struct Values {
 }
 
 impl Values {
-    /// Values without nulls, to take the place of a section.
+    /// Checks values without nulls that replace a section.
     fn whole(name: SectionName, map: &Map<String, Value>) -> Result<Self, Error> {
         limits::check_values(name, map, Nulls::Refuse)?;
         let bytes = limits::bytes(map);
@@ -69,7 +69,7 @@ impl Values {
         Ok(Self { map: map.clone(), bytes })
     }
 
-    /// Whether `patch` may be merged; the size afterwards.
+    /// Checks whether `patch` may be merged. Returns the size after the merge.
     fn check(&self, name: SectionName, patch: &Map<String, Value>) -> Result<usize, Error> {
         limits::check_values(name, patch, Nulls::Remove)?;
         let bytes = limits::bytes_after(self.bytes, &self.map, patch);
@@ -91,7 +91,7 @@ impl Section {
         self.render_with(self.values.map.clone(), self.metadata.render())
     }
 
-    /// What a notification shows of the latest merge: the patch as it was sent, and the metadata of the keys it wrote.
+    /// A section of an update notification: the patch as it was sent, and the metadata of the keys that it wrote.
     fn render_patch(&self, patch: Map<String, Value>) -> Value {
         let stamp = self.metadata.stamp;
         let metadata = written_metadata(&patch, stamp, &stamp.at.trimmed());
@@ -104,7 +104,7 @@ impl Section {
         Value::Object(section)
     }
 
-    /// Merges a patch that was checked, with the size it leads to.
+    /// Merges a patch that was checked. `bytes` is the size after the merge.
     fn merge(&mut self, patch: &Map<String, Value>, bytes: usize, stamp: Stamp) {
         merge(&mut self.values.map, Some(&mut self.metadata), patch, stamp);
         self.values.bytes = bytes;
@@ -112,7 +112,7 @@ impl Section {
     }
 }
 
-/// One twin, device or module.
+/// The twin of a device or module.
 #[derive(Clone, Debug)]
 pub(super) struct Twin {
     etag: u64,
@@ -123,9 +123,9 @@ pub(super) struct Twin {
 }
 
 impl Twin {
-    /// The twin of a new identity, with the tags and desired properties it may be registered with.
+    /// Creates the twin of a new identity, with the tags and desired properties of its registration.
     ///
-    /// `written` is what an unwritten section shows as its time.
+    /// `written` is the time that an unwritten section shows.
     pub(super) fn new(
         initial: Option<&ServicePatch>,
         written: Timestamp,
@@ -149,19 +149,19 @@ impl Twin {
         Ok(twin)
     }
 
-    /// The version over all sections.
+    /// The version of the twin: the sum over all sections.
     pub(super) fn version(&self) -> u64 {
         self.etag + self.reported.version
     }
 
-    /// The etag, which moves with tags and desired properties only.
+    /// The ETag, which only changes with tags and desired properties.
     pub(super) fn etag(&self) -> String {
         STANDARD.encode(self.etag.to_be_bytes())
     }
 
-    /// Merges tags and desired properties, in one write; returns the notification's body.
+    /// Merges tags and desired properties in one write. Returns the body of the notification.
     pub(super) fn patch(&mut self, patch: ServicePatch, now: Timestamp) -> Result<Value, Error> {
-        // Both are checked before either is merged: a refusal leaves the twin as it was.
+        // Both are checked before either is merged, so that a refusal leaves the twin unchanged.
         let tags = patch
             .tags
             .map(|tags| self.tags.check(SectionName::Tags, &tags).map(|bytes| (tags, bytes)))
@@ -187,7 +187,7 @@ impl Twin {
         Ok(Value::Object(body))
     }
 
-    /// Replaces tags and desired properties as a whole; a section that is absent becomes empty.
+    /// Replaces tags and desired properties completely. An absent section becomes empty.
     pub(super) fn replace(&mut self, twin: &ServicePatch, now: Timestamp) -> Result<(), Error> {
         let empty = Map::new();
         let tags = Values::whole(SectionName::Tags, twin.tags.as_ref().unwrap_or(&empty))?;
@@ -198,7 +198,7 @@ impl Twin {
         Ok(())
     }
 
-    /// Merges reported properties, as the device does; returns the notification's body.
+    /// Merges reported properties, as the device does. Returns the body of the notification.
     pub(super) fn report(&mut self, patch: Map<String, Value>, now: Timestamp) -> Result<Value, Error> {
         let bytes = self.reported.values.check(SectionName::Reported, &patch)?;
         self.reported.merge(&patch, bytes, Stamp { at: now, version: None });
@@ -209,7 +209,7 @@ impl Twin {
         Ok(Value::Object(body))
     }
 
-    /// The ids, etag and version: all that a partial body holds.
+    /// The ids, ETag and version: the only fields of a partial body.
     pub(super) fn render_head(&self, id: &TwinId) -> Map<String, Value> {
         let mut head = Map::new();
         head.insert("deviceId".to_owned(), Value::from(id.device_id()));
@@ -221,7 +221,7 @@ impl Twin {
         head
     }
 
-    /// The twin as the service's REST API shows it: the whole twin, and the root fields that no event carries.
+    /// The twin as the service's REST API shows it: complete, with the root fields that no event contains.
     pub(super) fn render_for_service(&self, id: &TwinId) -> Value {
         let mut twin = self.render(id, true);
         if let Value::Object(twin) = &mut twin {
@@ -233,9 +233,9 @@ impl Twin {
         twin
     }
 
-    /// The whole twin as a `replaceTwin` notification shows it: with tags, also where they are empty. Documented is that such
-    /// a notification holds all tags and properties; none was ever captured, so whether the real hub leaves emptied tags out
-    /// is not known. A mirror could not tell that from a write that has left the tags alone.
+    /// The complete twin as a `replaceTwin` notification shows it: with tags, even if they are empty. The documentation says that such a
+    /// notification contains all tags and properties. None was ever captured, so it is not known whether IoT Hub omits tags that became
+    /// empty. Without them, a consumer could not distinguish this from a write that left the tags unchanged.
     pub(super) fn render_replaced(&self, id: &TwinId, reported: bool) -> Value {
         let mut twin = self.render(id, reported);
         if let Value::Object(twin) = &mut twin {
@@ -244,7 +244,7 @@ impl Twin {
         twin
     }
 
-    /// The whole twin. Empty tags are left out, as in captured create notifications.
+    /// The complete twin. Empty tags are omitted, as in captured create notifications.
     pub(super) fn render(&self, id: &TwinId, reported: bool) -> Value {
         let mut twin = self.render_head(id);
         if !self.tags.map.is_empty() {
@@ -260,8 +260,8 @@ impl Twin {
     }
 }
 
-/// JSON merge patch (RFC 7396), with the metadata kept in step. The time of every level on the way moves, also
-/// when the patch only removes keys.
+/// JSON merge patch (RFC 7396), which updates the metadata as well. The time of every level on the path changes, even if the patch only
+/// removes keys.
 fn merge(
     values: &mut Map<String, Value>,
     mut metadata: Option<&mut Metadata>,
@@ -306,7 +306,7 @@ fn merge(
     }
 }
 
-/// The metadata of the keys that a patch writes; removed keys have none.
+/// The metadata of the keys that a patch writes. Removed keys have none.
 fn written_metadata(patch: &Map<String, Value>, stamp: Stamp, last_updated: &str) -> Value {
     let mut entry = stamp.render(last_updated);
     for (key, change) in patch {

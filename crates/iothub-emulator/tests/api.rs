@@ -1,4 +1,4 @@
-//! The hub's service REST API over a socket, as a back end sees it.
+//! The hub's service REST API over a socket, as a back end uses it.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panic, in its helpers too")]
 

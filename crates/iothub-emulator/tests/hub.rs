@@ -1,7 +1,7 @@
-//! The IoT Hub model keeps IoT Hub's rules over any sequence of operations.
+//! The IoT Hub model keeps IoT Hub's rules in any sequence of operations.
 //!
-//! The oracle is a second, naive account: sections as plain JSON under RFC 7396, counters by the written rules,
-//! and a mirror that sees nothing but the notifications.
+//! The expectation comes from a second, simple model: sections as plain JSON under RFC 7396, counters by the
+//! documented rules, and a replica that receives only the notifications.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panic, in its helpers too")]
 
@@ -100,9 +100,9 @@ fn a_replacement_empties_what_it_does_not_name_and_leaves_reported_properties() 
     let after = hub.twin(&id).unwrap();
     assert_eq!(event.change, Change::Replaced);
     assert_eq!(event.body["tags"], json!({}), "the event tells of emptied tags");
-    let mut told = event.body.clone();
-    told.as_object_mut().unwrap().remove("tags");
-    assert_eq!(told, after);
+    let mut updated = event.body.clone();
+    updated.as_object_mut().unwrap().remove("tags");
+    assert_eq!(updated, after);
     assert_eq!(after.get("tags"), None);
     assert_eq!((&after["version"], etag_counter(&after)), (&json!(5), 3));
     assert_eq!(after["properties"]["desired"]["$version"], 3);
@@ -168,7 +168,7 @@ fn user_ids_carry_bytes_that_are_not_text_now_and_then() {
     assert!(user_ids.iter().all(|bytes| bytes.starts_with(b"devkit-hub")));
 }
 
-// The naive account.
+// The simple model.
 
 fn merge(target: &mut Value, patch: &Value) {
     let Value::Object(patch) = patch else {
@@ -195,12 +195,12 @@ fn prune(metadata: &mut Map<String, Value>, values: &Map<String, Value>) {
     }
 }
 
-/// A mirror of one hub that sees its notifications only.
+/// A replica of one hub that receives only its notifications.
 #[derive(Default)]
-struct Mirror(BTreeMap<TwinId, Value>);
+struct Replica(BTreeMap<TwinId, Value>);
 
-impl Mirror {
-    fn see(&mut self, event: &Notification) {
+impl Replica {
+    fn apply(&mut self, event: &Notification) {
         let body = &event.body;
         match event.change {
             Change::Created => {
@@ -256,7 +256,7 @@ fn leaf() -> impl Strategy<Value = Value> {
     ]
 }
 
-/// Few keys, so that patches meet.
+/// Few keys, so that patches often have keys in common.
 fn object() -> impl Strategy<Value = Value> {
     let value = leaf().prop_recursive(3, 12, 4, |inner| {
         prop::collection::btree_map("[a-d]", inner, 0..4)
@@ -321,8 +321,8 @@ fn tags(twin: &Value) -> Value {
     twin.get("tags").cloned().unwrap_or(json!({}))
 }
 
-/// How far a write must move (version, etag, desired `$version`, reported `$version`), and what the sections
-/// must hold afterwards.
+/// Checks how far a write advances (version, ETag, desired `$version`, reported `$version`), and the contents
+/// of the sections afterwards.
 fn assert_write(before: &Value, operation: &Operation, after: &Value) {
     let counters = |twin: &Value| {
         let of = |name: &str| twin["properties"][name]["$version"].as_u64().unwrap();
@@ -359,7 +359,7 @@ proptest! {
     #[test]
     fn any_sequence_of_operations_keeps_the_rules(operations in prop::collection::vec(operation(), 1..60)) {
         let mut hub = hub();
-        let mut mirror = Mirror::default();
+        let mut replica = Replica::default();
         let mut last = START;
         for operation in &operations {
             let (Operation::Create { id, .. } | Operation::Patch { id, .. } | Operation::Replace { id, .. }
@@ -378,7 +378,7 @@ proptest! {
             }
             for event in &events {
                 prop_assert!(event.operation_time > last, "time stands still");
-                mirror.see(event);
+                replica.apply(event);
             }
             last = events.last().unwrap().operation_time;
             for (_, twin) in hub.twins_after(None, 100) {
@@ -390,7 +390,7 @@ proptest! {
                 }
             }
         }
-        // The notifications alone, in order, lead to the hub's twins; only the etag is not in an update.
+        // Applied in order, the notifications alone give the hub's twins. Only the ETag is missing in updates.
         let without_etag = |mut twin: Value| {
             let map = twin.as_object_mut().unwrap();
             map.remove("etag");
@@ -400,8 +400,8 @@ proptest! {
             twin
         };
         let twins: BTreeMap<_, _> = hub.twins_after(None, 100).into_iter().map(|(id, twin)| (id, without_etag(twin))).collect();
-        let mirrored: BTreeMap<_, _> = mirror.0.into_iter().map(|(id, twin)| (id, without_etag(twin))).collect();
-        prop_assert_eq!(mirrored, twins);
+        let replicated: BTreeMap<_, _> = replica.0.into_iter().map(|(id, twin)| (id, without_etag(twin))).collect();
+        prop_assert_eq!(replicated, twins);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! What the routes do to the order and number of events.
+//! How the routes change the order and number of events.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panic, in its helpers too")]
 
@@ -10,7 +10,7 @@ use iothub_emulator::{
 };
 use serde_json::{Value, json};
 
-/// Takes note of (Event Hub, device, version in the body).
+/// Records (Event Hub, device, version in the body).
 #[derive(Default)]
 struct Log(Mutex<Vec<(String, String, Value)>>);
 
@@ -74,7 +74,8 @@ fn a_replay_goes_back_and_then_forward_in_order() {
     assert!(counts.replayed > 50, "{counts:?}");
     for device in 0..3 {
         let seen = versions(&log, "twin-changes", &format!("d{device}"));
-        // Each event follows its predecessor, or steps back; what was passed comes again before anything new.
+        // Each event follows its predecessor or goes back. After going back, events are repeated before any
+        // new one.
         for pair in seen.windows(2) {
             assert!(pair[1] <= pair[0] + 1, "{seen:?}");
         }
@@ -130,7 +131,7 @@ fn coalescing_takes_every_twin_and_stays_within_one_life() {
         }
         service.apply(&Operation::Delete { id: twins[0].clone() }).unwrap();
     }
-    // Two lives of two twins: one event each with three updates in it, before the deletion is told.
+    // Two incarnations of two twins: each has one event with three updates, before the deletion.
     assert_eq!(versions(&log, "twin-changes", "d"), [5, 5, 5, 5]);
     assert_eq!(service.delivery_counts().coalesced, 8);
 }
@@ -210,7 +211,7 @@ fn late(late: Source, notifications: Option<u64>, ms: u64) -> DeliveryFaults {
 fn a_late_stream_arrives_after_the_updates_of_the_next_life_and_in_its_own_order() {
     let id = TwinId::device("d0").unwrap();
     for (source, expected) in [
-        // Held back: each until three more notifications of the hub were delivered.
+        // Each event is held back until three more notifications of the hub were delivered.
         (Source::DeviceLifecycle, "TLTLL"),
         (Source::TwinChange, "LLLTL"),
     ] {

@@ -1,4 +1,4 @@
-"""Checks the Bicep files beside it: python -m checks, in deploy/bicep. One line for each finding; exit code 1 where there is any."""
+"""Checks the Bicep files: run `python -m checks` in deploy/bicep. Prints one line per finding, and exits with 1 if there are findings."""
 
 from __future__ import annotations
 

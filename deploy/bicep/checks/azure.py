@@ -1,7 +1,7 @@
-"""Whether Azure's own clients for Python know each property, in the API version that a resource names.
+"""Checks each property with the models of Azure's Python clients, in the API version of the resource.
 
-Unknown and read-only properties and values that are none of an enumeration are findings. Whether Azure accepts all of them together,
-only Azure can tell.
+Findings are unknown properties, read-only properties, and values that are not in an enumeration. Only Azure can verify that the
+properties are valid together.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import re
 
 from . import source
 
-#: Model of what is sent to create a resource, in the package that speaks exactly that API version.
+#: For each resource type, the package for exactly this API version, and its model of the request that creates the resource.
 MODELS = {
     "Microsoft.Authorization/roleAssignments@2022-04-01": ("authorization.v2022_04_01", "RoleAssignmentCreateParameters"),
     "Microsoft.Devices/IotHubs@2023-06-30": ("iothub.v2023_06_30", "IotHubDescription"),
@@ -38,7 +38,7 @@ MODELS = {
     ),
 }
 
-#: Of the template language, and no property of a resource.
+#: Keys of the template language, which are not properties of a resource.
 TEMPLATE = {"parent", "scope", "dependsOn", "name"}
 
 
@@ -56,44 +56,44 @@ def check(files: dict) -> list:
             continue
         where = f"{path}:{resource.line}"
         if resource.type not in MODELS:
-            problems.append(f"{where}: no client at hand knows {resource.type}")
+            problems.append(f"{where}: MODELS of checks/azure.py has no {resource.type}")
             continue
         seen.add(resource.type)
         package, name = MODELS[resource.type]
         models = importlib.import_module(f"azure.mgmt.{package}.models")
         body = {key: item for key, item in resource.value.items() if key not in TEMPLATE}
         problems += fit(where, "", body, models, name)
-    problems += [f"checks/azure.py: no resource is of the type {kind}" for kind in MODELS if kind not in seen]
+    problems += [f"checks/azure.py: no resource has the type {kind}: remove it from MODELS" for kind in MODELS if kind not in seen]
     return problems
 
 
 def fit(where, at, value, models, kind) -> list:
-    """Whether a value is of a kind, as the clients write kinds: str, [Model], {Model}, Model."""
+    """Checks that a value has a type, in the notation of the clients: str, [Model], {Model}, Model."""
     if isinstance(value, source.Expression) or value is None:
         return []
     if isinstance(value, source.Loop):
-        return fit(where, f"{at}[]", value.body, models, kind[1:-1]) if kind.startswith("[") else [f"{where}: {at} is no list"]
+        return fit(where, f"{at}[]", value.body, models, kind[1:-1]) if kind.startswith("[") else [f"{where}: {at} is not a list"]
     if kind.startswith("["):
         if not isinstance(value, list):
-            return [f"{where}: {at} is no list"]
+            return [f"{where}: {at} is not a list"]
         return [found for item in value for found in fit(where, f"{at}[]", item, models, kind[1:-1])]
     if kind.startswith("{"):
         if not isinstance(value, dict):
-            return [f"{where}: {at} is no object"]
+            return [f"{where}: {at} is not an object"]
         return [found for key, item in value.items() for found in fit(where, f"{at}.{key}", item, models, kind[1:-1])]
     model = getattr(models, kind, None)
     if model is None or not hasattr(model, "_attribute_map"):
         wanted = {"str": str, "int": int, "bool": bool, "object": object}.get(kind, object)
         if not isinstance(value, wanted) or (wanted is int and isinstance(value, bool)):
-            return [f"{where}: {at} = {value!r} is no {kind}"]
+            return [f"{where}: {at} = {value!r} is not of type {kind}"]
         return []
     if not isinstance(value, dict):
-        return [f"{where}: {at} is no object"]
+        return [f"{where}: {at} is not an object"]
     return fields(where, at, value, models, model, "")
 
 
 def fields(where, at, value, models, model, prefix) -> list:
-    """The keys of an object. Models hold what is below `properties` as attributes of their own, with a dot in the key."""
+    """Checks the keys of an object. In the models, keys below `properties` are separate attributes, with a dot in the key."""
     known = {attribute["key"].replace("\\\\.", "\0"): (name, attribute["type"]) for name, attribute in model._attribute_map.items()}
     problems = []
     for key, item in value.items():
@@ -119,12 +119,12 @@ def fields(where, at, value, models, model, prefix) -> list:
 
 
 def choice(where, path, item, models, model, name) -> list:
-    """An enumeration is a text to the clients; which one, only their documentation says."""
+    """Checks the value of an enumeration. The clients declare it as a string; only the docstring of the model names the enumeration."""
     if not isinstance(item, str) or isinstance(item, source.Expression):
         return []
     documented = re.search(rf":vartype {name}: str or ~[\w.]+\.(\w+)", " ".join((model.__doc__ or "").split()))
     enumeration = documented and getattr(models, documented[1], None)
     allowed = [one.value for one in enumeration] if enumeration else []
     if allowed and item not in allowed:
-        return [f"{where}: {path} = {item!r} is none of {allowed}"]
+        return [f"{where}: {path} = {item!r} is not one of {allowed}"]
     return []

@@ -1,4 +1,4 @@
-"""What Bicep's compiler would say first: names that mean nothing, parameters that are missing, outputs that do not exist."""
+"""Finds basic errors that Bicep's compiler would report: unknown names, missing parameters, unknown outputs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ TYPES = {"string": str, "int": int, "bool": bool, "array": list, "object": dict}
 
 
 def names_in(node, bound=frozenset()):
-    """Names that an expression uses, and the functions that it calls."""
+    """Yields the names that an expression uses, and the functions that it calls."""
     kind = node.type
     if kind == "identifier":
         if source.text_of(node) not in bound:
@@ -38,7 +38,7 @@ def names_in(node, bound=frozenset()):
         yield from names_in(node.child_by_field_name("arguments"), bound)
         return
     if kind == "for_statement":
-        # Between `for` and `in` stand the names of an item, and of its index where there is one.
+        # Between `for` and `in` are the name of an item and, optionally, the name of its index.
         before = source.text_of(node).split(" in ", 1)[0]
         inner = bound | set(re.findall(r"\w+", before))
         for child in source.children(node):
@@ -50,7 +50,7 @@ def names_in(node, bound=frozenset()):
 
 
 def uses(declaration):
-    """What stands behind the equals sign, or a parameter's default."""
+    """The names in the expression after the equals sign, or in a parameter's default."""
     parts = source.children(declaration.node)
     if declaration.kind == "param" and not declaration.has_value:
         return []
@@ -73,11 +73,11 @@ def check(files: dict) -> list:
                 at = f"{path}:{node.start_point[0] + 1}"
                 if kind == "function":
                     if name not in FUNCTIONS:
-                        problems.append(f"{at}: no function {name}")
+                        problems.append(f"{at}: FUNCTIONS of checks/compile.py has no {name}")
                 elif name in declared:
                     used.add(name)
                 else:
-                    problems.append(f"{at}: nothing is called {name}")
+                    problems.append(f"{at}: {name} is not declared")
             if one.kind == "param" and one.has_value:
                 problems += unfit(where, one, one.value)
         for one in file.declarations:
@@ -91,7 +91,7 @@ def check(files: dict) -> list:
                 problems.append(f"{path}: {target.path} has no output {output}")
         for loaded in re.findall(r"load(?:Json|Text)Content\('([^']+)'\)", file.text):
             if not (path.parent / loaded).is_file():
-                problems.append(f"{path}: {loaded} is not there")
+                problems.append(f"{path}: the file {loaded} does not exist")
     return problems
 
 
@@ -103,7 +103,7 @@ def called(files, file, module) -> list:
     where = f"{file.path}:{module.line}"
     target = target_of(files, file, module)
     if not target:
-        return [f"{where}: there is no file {module.type}"]
+        return [f"{where}: the file {module.type} does not exist"]
     problems = []
     given = module.value.get("params", {})
     wanted = target.all("param")
@@ -115,7 +115,7 @@ def called(files, file, module) -> list:
     for name, parameter in wanted.items():
         if name not in given and not parameter.has_value:
             problems.append(f"{where}: {module.type} needs the parameter {name}")
-    # What both declare has the same limits, or a value would pass the first and fail the second.
+    # If both declare a parameter, the limits must be equal. Otherwise a value could pass the first and fail the second.
     ours = file.all("param")
     for name, value in given.items():
         if isinstance(value, source.Expression) and value in ours and name in wanted:
@@ -127,37 +127,37 @@ def called(files, file, module) -> list:
 
 
 def unfit(where, parameter, value) -> list:
-    """Why a literal is no value of a parameter."""
+    """Findings if a literal is not a valid value of a parameter."""
     if isinstance(value, (source.Expression, source.Loop)):
         return []
     wanted = TYPES.get(parameter.type)
     if wanted and (not isinstance(value, wanted) or (wanted is int and isinstance(value, bool))):
-        return [f"{where}: {parameter.name} = {value!r} is no {parameter.type}"]
+        return [f"{where}: {parameter.name} = {value!r} is not of type {parameter.type}"]
     limits = parameter.decorators
     if "allowed" in limits and value not in limits["allowed"]:
-        return [f"{where}: {parameter.name} = {value!r} is none of {limits['allowed']}"]
+        return [f"{where}: {parameter.name} = {value!r} is not one of {limits['allowed']}"]
     size = value if isinstance(value, int) else len(value)
     lowest = limits.get("minValue", limits.get("minLength"))
     highest = limits.get("maxValue", limits.get("maxLength"))
     if (lowest is not None and size < lowest) or (highest is not None and size > highest):
-        return [f"{where}: {parameter.name} = {value!r} is not within {lowest} and {highest}"]
+        return [f"{where}: {parameter.name} = {value!r} is not between {lowest} and {highest}"]
     return []
 
 
 def check_parameters(path: pathlib.Path, files: dict) -> list:
-    """A .bicepparam file. No parser at hand reads these, so it is made a Bicep file of variables first."""
+    """Checks a .bicepparam file. The parsers do not support these, so it is converted to a Bicep file with variables first."""
     text = path.read_text()
     using = re.search(r"^using '([^']+)'$", text, re.MULTILINE)
     target = using and files.get((path.parent / using[1]).resolve())
     if not target:
-        return [f"{path}: names no file that is there"]
+        return [f"{path}: the file of `using` does not exist"]
     as_variables = re.sub(r"^param ", "var ", text.replace(using[0], ""), flags=re.MULTILINE)
     root = source.GRAMMAR.parse(as_variables.encode()).root_node
-    problems = [f"{path}:{node.start_point[0] + 1}: does not belong here" for node in source.broken(root)]
+    problems = [f"{path}:{node.start_point[0] + 1}: syntax error" for node in source.broken(root)]
     given = {}
     for node in source.children(root):
         if node.type != "variable_declaration":
-            problems.append(f"{path}:{node.start_point[0] + 1}: {node.type} has no place here")
+            problems.append(f"{path}:{node.start_point[0] + 1}: {node.type} is not allowed in a parameter file")
             continue
         name, value = source.children(node)
         given[source.text_of(name)] = source.value(value)
@@ -168,7 +168,7 @@ def check_parameters(path: pathlib.Path, files: dict) -> list:
         else:
             problems += unfit(str(path), wanted[name], value)
     problems += [
-        f"{path}: {name} has no default and no value here"
+        f"{path}: {name} has neither a default nor a value in this file"
         for name, parameter in wanted.items()
         if name not in given and not parameter.has_value
     ]

@@ -1,4 +1,4 @@
-"""Whether the Bicep files say what the program says: roles, settings, the container, and how long a stop takes."""
+"""Compares the Bicep files with the program: roles, settings, the container, and the time for a shutdown."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import tomllib
 
 from . import source
 
-#: As Azure lists its built-in roles. A second place on purpose: a slip in roles.json would give somebody another right.
+#: Ids of Azure's built-in roles. Deliberately a second copy, because a mistake in roles.json would assign another role.
 IDS = {
     "AcrPull": "7f951dda-4ed3-4680-a7ca-43fe172d538d",
     "Azure Event Hubs Data Receiver": "a638d3c7-ab3a-418d-83e6-5f17a39d4fde",
@@ -19,22 +19,22 @@ IDS = {
     "Storage Blob Data Contributor": "ba92f5b4-2d11-453d-a403-e96b0029c9fe",
 }
 
-#: Roles that others need: the IoT hub sends, App Service pulls. The program never asks for them.
+#: Roles that the program does not need: the IoT hub sends events, and App Service pulls the image.
 OF_OTHERS = {"Azure Event Hubs Data Sender", "AcrPull"}
 
-#: How roles of the data plane are called, wherever the program names one.
+#: Names of data plane roles, as the program and its documentation write them.
 ROLE = re.compile(
     r"(Azure Event Hubs Data (?:Receiver|Owner|Sender)|Storage Blob Data (?:Contributor|Owner|Reader)"
     r"|IoT Hub Data (?:Reader|Contributor)|Cosmos DB Built-in\s+Data (?:Contributor|Reader))"
 )
 
-#: Keys of config/production.example.toml that a deployment need not set, and why.
+#: Keys of config/production.example.toml that a deployment does not need to set, with the reason.
 LEFT_OUT = {
     "cosmos.application_region": "the account has one region",
     "iothub.share": "the default is the same",
 }
 
-#: Seconds that a stop takes after the drain: last checkpoints, leases, connections.
+#: Seconds that a shutdown takes after the drain, for the last checkpoints, leases and connections.
 AFTER_DRAIN = 10
 
 
@@ -54,7 +54,7 @@ def seconds(text: str) -> int:
 
 
 def settings_of(files: dict):
-    """Every TWINSYNC__… that a file sets: where, key of the configuration, and value."""
+    """Every TWINSYNC__… that a file sets: location, configuration key, and value."""
     for path, file in files.items():
         for one in file.declarations:
             if isinstance(one.value, dict) and one.kind == "var":
@@ -81,7 +81,7 @@ def roles(files, root, here) -> list:
     table = json.loads((here / "roles.json").read_text())
     for name, identifier in table.items():
         if IDS.get(name) != identifier:
-            problems.append(f"roles.json: {name} is {identifier}, and {IDS.get(name)} in checks/product.py")
+            problems.append(f"roles.json: {name} is {identifier}, but {IDS.get(name)} in checks/product.py")
     places = [*(root / "docs/errors").glob("*.md"), root / "config/production.example.toml", root / "README.md"]
     places += [path for path in (root / "src").rglob("*.rs") if path.name != "tests.rs"]
     named = {}
@@ -99,21 +99,21 @@ def roles(files, root, here) -> list:
             used = ["".join(pair) for pair in used]
             in_name = ["".join(pair) for pair in re.findall(r"roles(?:\['([^']+)'\]|\.(\w+))", str(resource.value["name"]))]
             if len(used) != 1 or used != in_name:
-                problems.append(f"{where}: the assignment is called after {in_name} and gives {used}")
+                problems.append(f"{where}: the name of the assignment has the role {in_name}, but it assigns {used}")
             problems += [f"{where}: roles.json has no {role}" for role in used if role not in table]
             problems += [f"{where}: {role} is assigned twice" for role in used if role in assigned]
             assigned |= set(used)
         if re.search(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}", file.text):
-            problems.append(f"{path}: an id of a role belongs into roles.json")
-    problems += [f"{place} asks for the role {role}, which nothing assigns" for role, place in named.items() if role not in assigned]
+            problems.append(f"{path}: contains the id of a role: move it to roles.json")
+    problems += [f"{place} requires the role {role}, which nothing assigns" for role, place in named.items() if role not in assigned]
     problems += [
-        f"{role} is assigned, and neither docs/errors nor the program ask for it"
+        f"{role} is assigned, but neither docs/errors nor the program requires it"
         for role in sorted(assigned - OF_OTHERS)
         if role not in named
     ]
     problems += [f"roles.json: nothing assigns {role}" for role in table if role not in assigned]
     readme = (here / "README.md").read_text() if (here / "README.md").is_file() else ""
-    problems += [f"README.md does not tell of the role {role}" for role in table if role not in readme]
+    problems += [f"README.md does not name the role {role}" for role in table if role not in readme]
     return problems
 
 
@@ -125,13 +125,13 @@ def settings(files, root, defaults, defaults_text) -> list:
         if key not in defaults:
             problems.append(f"{where}: config/default.toml has no {key}")
         if re.search(rf"^# Secret\..*?^{re.escape(key.split('.')[-1])} =", section(defaults_text, key), re.MULTILINE | re.DOTALL):
-            # Only where the paragraph right above the key says so.
+            # Only if the paragraph directly above the key says so.
             above = section(defaults_text, key).split(f"\n{key.split('.')[-1]} =")[0].split("\n\n")[-1]
             if above.lstrip().startswith("# Secret."):
-                problems.append(f"{where}: {key} holds a secret, and a deployment keeps its parameters")
+                problems.append(f"{where}: {key} is a secret, and Azure stores the parameters of a deployment: remove it")
     example = flat(tomllib.loads((root / "config/production.example.toml").read_text()))
     problems += [
-        f"config/production.example.toml sets {key}, and no Bicep file does"
+        f"config/production.example.toml sets {key}, but no Bicep file does"
         for key in example
         if key not in found and key not in LEFT_OUT
     ]
@@ -139,12 +139,12 @@ def settings(files, root, defaults, defaults_text) -> list:
         item = found.get(key)
         if isinstance(item, str) and not isinstance(item, source.Expression):
             if f'"{item}"' not in section(defaults_text, key):
-                problems.append(f"{key} = {item!r} is no choice that config/default.toml names")
+                problems.append(f"{key} = {item!r} is not a choice that config/default.toml lists")
     return problems
 
 
 def section(text: str, key: str) -> str:
-    """What stands below [section] of a key, with its comments."""
+    """The text of a key's section, with its comments."""
     name = key.rsplit(".", 1)[0]
     match = re.search(rf"^\[{re.escape(name)}\]$(.*?)(?=^\[|\Z)", text, re.MULTILINE | re.DOTALL)
     return match[1] if match else ""
@@ -155,18 +155,18 @@ def container(file, root, here) -> list:
     resources = file.all("resource")
     resource = resources["container"].value["properties"]["resource"]
     account = resources["account"].value["properties"]
-    # What the page of the error tells people to create.
+    # The values that the page of the error recommends.
     told = (root / "docs/errors/COSMOS_NOT_FOUND.md").read_text()
     key, ttl, policy = re.search(r"-p (\S+) --ttl (-?\d+) --idx @([\w/.-]+)`", told).groups()
     if resource["partitionKey"]["paths"] != [key]:
-        problems.append(f"{file.path}: the partition key is {resource['partitionKey']['paths']}, and {key} in docs/errors")
+        problems.append(f"{file.path}: the partition key is {resource['partitionKey']['paths']}, but {key} in docs/errors")
     if resource["defaultTtl"] != int(ttl):
-        problems.append(f"{file.path}: the time to live is {resource['defaultTtl']}, and {ttl} in docs/errors")
+        problems.append(f"{file.path}: the time to live is {resource['defaultTtl']}, but {ttl} in docs/errors")
     loaded = re.fullmatch(r"loadJsonContent\('([^']+)'\)", str(resource["indexingPolicy"]))
     if not loaded or (file.path.parent / loaded[1]).resolve() != (root / policy).resolve():
         problems.append(f"{file.path}: the indexing policy is not {policy}")
     elif json.loads((root / policy).read_text())["indexingMode"] != "consistent":
-        problems.append(f"{policy}: is no indexing policy")
+        problems.append(f"{policy}: is not a consistent indexing policy")
     if account["consistencyPolicy"]["defaultConsistencyLevel"] not in ("Session", "BoundedStaleness", "Strong"):
         problems.append(f"{file.path}: the consistency is too weak (COSMOS_CONSISTENCY)")
     if account["enableMultipleWriteLocations"] is not False or len(account["locations"]) != 1:
@@ -186,25 +186,25 @@ def stop(files, here, main, defaults, root) -> list:
     for name, limit in limits.items():
         values = [limit.decorators["minValue"]] + ([limit.value] if limit.has_value else [])
         if min(values) < least:
-            problems.append(f"{name}: a stop may be cut off after {min(values)} s; a drain of {drain} s needs {least}")
+            problems.append(f"{name}: the daemon may be killed during its drain, after {min(values)} s; a drain of {drain} s needs {least} s")
         if limit.decorators["maxValue"] > 120:
-            problems.append(f"{name}: App Service waits for 120 s at most")
+            problems.append(f"{name}: App Service waits at most 120 s")
         if f"{drain} s" not in limit.decorators["description"]:
-            problems.append(f"{name}: says of {limit.name} another drain than {drain} s")
+            problems.append(f"{name}: the description of {limit.name} must contain the drain timeout, {drain} s")
     platform = app.all("var")["platformSettings"].value
     if platform["WEBSITES_CONTAINER_STOP_TIME_LIMIT"] != "string(stopTimeLimit)":
-        problems.append("app-service.bicep: the time limit of a stop does not reach App Service")
+        problems.append("app-service.bicep: WEBSITES_CONTAINER_STOP_TIME_LIMIT is not stopTimeLimit")
     port = app.all("var")["port"].value
     if f"EXPOSE {port}\n" not in (root / "Dockerfile").read_text():
         problems.append(f"app-service.bicep: the image does not listen on {port}")
     if platform["TWINSYNC__HTTP__LISTEN"] != "'0.0.0.0:${port}'" or platform["WEBSITES_PORT"] != "port":
-        problems.append("app-service.bicep: App Service and the daemon speak of different ports")
+        problems.append("app-service.bicep: App Service and the daemon use different ports")
     site = app.all("resource")["app"].value["properties"]["siteConfig"]
     routes = "".join(path.read_text() for path in [root / "src/http.rs", *(root / "src/http").rglob("*.rs")])
     if f'"{site.get("healthCheckPath")}"' not in routes:
         problems.append(f"app-service.bicep: the daemon does not serve {site['healthCheckPath']}")
     if site.get("alwaysOn") is not True:
-        problems.append("app-service.bicep: without Always On the replication stops")
+        problems.append("app-service.bicep: Always On is off, so App Service could stop the replication")
     return problems
 
 
@@ -212,11 +212,11 @@ def streams(files, here, main) -> list:
     problems = []
     stream = main.all("var")["streamSettings"].value
     if stream["TWINSYNC__EVENTHUBS__LIFECYCLE__HUB"] != stream["TWINSYNC__EVENTHUBS__TWIN_CHANGES__HUB"]:
-        problems.append("main.bicep: the two streams are read from different Event Hubs")
+        problems.append("main.bicep: the two streams use different Event Hubs")
     if stream["TWINSYNC__EVENTHUBS__RETENTION"] != "'${eventHubRetentionDays}d'":
-        problems.append("main.bicep: the daemon is told another retention than the Event Hub has")
+        problems.append("main.bicep: eventhubs.retention is not the retention of the Event Hub")
     if not re.fullmatch(r"'\$\{eventHubRetentionDays \+ [1-9]\d*\}d'", stream["TWINSYNC__DOCUMENT__TOMBSTONE_TTL"]):
-        problems.append("main.bicep: tombstones do not outlast the events")
+        problems.append("main.bicep: tombstones expire before the events")
     hub = files[here / "modules/iot-hub.bicep"].all("resource")["hub"].value["properties"]["routing"]
     routes = {route["source"]: route for route in hub["routes"]}
     for wanted in ("DeviceLifecycleEvents", "TwinChangeEvents"):
@@ -224,11 +224,11 @@ def streams(files, here, main) -> list:
         if not route or route["condition"] != "true" or route["isEnabled"] is not True:
             problems.append(f"iot-hub.bicep: no route without a condition for {wanted}")
         elif route["endpointNames"] != [hub["endpoints"]["eventHubs"][0]["name"]]:
-            problems.append(f"iot-hub.bicep: the route for {wanted} ends elsewhere")
+            problems.append(f"iot-hub.bicep: the route for {wanted} has another endpoint")
     if hub["endpoints"]["eventHubs"][0]["authenticationType"] != "identityBased":
-        problems.append("iot-hub.bicep: the endpoint is not opened by an identity")
+        problems.append("iot-hub.bicep: the endpoint does not use an identity")
     if not hub["fallbackRoute"]["isEnabled"]:
-        problems.append("iot-hub.bicep: telemetry would go nowhere")
+        problems.append("iot-hub.bicep: the fallback route is disabled, so telemetry would be lost")
     script = (here / "route-existing-hub").read_text() if (here / "route-existing-hub").is_file() else ""
     for route in hub["routes"]:
         if route["name"] not in script or route["source"] not in script:

@@ -1,6 +1,6 @@
-"""Reads Bicep files into plain values. Two parsers have to agree that a file is Bicep: pycep and tree-sitter's grammar.
+"""Parses Bicep files into plain values. Two parsers must accept a file: pycep and tree-sitter's grammar.
 
-Values are taken from the latter, since it tells a name from a text. Bicep's own compiler knows more than both.
+Values come from tree-sitter, because it distinguishes names from strings. Bicep's own compiler checks more than both parsers.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ GRAMMAR = tree_sitter.Parser(tree_sitter.Language(tree_sitter_bicep.language()))
 
 
 class Expression(str):
-    """What only a deployment knows, as it is written."""
+    """The source text of an expression whose value is known only during a deployment."""
 
 
 @dataclasses.dataclass
 class Loop:
-    """A list with one item for each of something else."""
+    """A list that a `for` expression creates."""
 
     body: object
 
@@ -116,12 +116,12 @@ def read(path: pathlib.Path) -> File:
     problems = []
     try:
         pycep.BicepParser().parse(text=text)
-    except Exception as error:  # Its errors have no common class.
+    except Exception as error:  # pycep's errors have no common base class.
         problems.append(f"{path}: pycep: {str(error).splitlines()[0]}")
     root = GRAMMAR.parse(text.encode()).root_node
     for node in broken(root):
         line = node.start_point[0] + 1
-        problems.append(f"{path}:{line}: tree-sitter: does not belong here: {text_of(node)[:60]!r}")
+        problems.append(f"{path}:{line}: tree-sitter: syntax error: {text_of(node)[:60]!r}")
     declarations = []
     decorators = None
     for node in children(root):

@@ -8,12 +8,12 @@ param location string
 @maxLength(60)
 param planName string
 
-@description('Name of the app; a part of its host name.')
+@description('Name of the app, which is part of its host name.')
 @minLength(2)
 @maxLength(60)
 param appName string
 
-@description('Size of the plan. Always On needs Basic or more.')
+@description('Size of the plan. Always On needs at least the Basic tier.')
 @allowed([
   'B1'
   'B2'
@@ -25,16 +25,16 @@ param appName string
 ])
 param planSku string
 
-@description('Replicas. They share the partitions through leases on blobs.')
+@description('Number of replicas, which share the partitions through leases on blobs.')
 @minValue(1)
 @maxValue(10)
 param replicas int
 
-@description('Image with its tag or digest, as in registry.example/twinsync:1.2.3.')
+@description('Image with its tag or digest, for example registry.example/twinsync:1.2.3.')
 @minLength(1)
 param image string
 
-@description('Whether the image is pulled with the identity, from a container registry of Azure that gave it AcrPull.')
+@description('Whether App Service pulls the image with the identity, which needs the role AcrPull on the Azure container registry.')
 param pullWithIdentity bool
 
 @description('Resource id of the daemon\'s identity.')
@@ -46,12 +46,12 @@ param identityClientId string
 @description('Settings of the daemon, as environment variables.')
 param settings object
 
-@description('Seconds between the request to stop and the end by force. More than shutdown.drain_timeout, which is 25 s, and some for the last checkpoints.')
+@description('Seconds between SIGTERM and SIGKILL. Longer than shutdown.drain_timeout, which is 25 s, with some seconds for the last checkpoints.')
 @minValue(35)
 @maxValue(120)
 param stopTimeLimit int
 
-@description('Address ranges (CIDR) that may see the status page and metrics, which ask nobody who they are. Empty: nobody.')
+@description('Address ranges (CIDR) that may open the status page and the metrics, which have no authentication. Empty: none.')
 param allowedAddresses array
 
 @description('Resource id of a subnet for outgoing connections, for private endpoints. Empty: none.')
@@ -63,12 +63,12 @@ param tags object
 var port = '8080'
 
 var platformSettings = {
-  // App Service waits 5 s by itself, and then ends the container: the leases would run out instead of being handed over.
+  // By default, App Service kills the container after 5 s. Then the leases would expire instead of being released.
   WEBSITES_CONTAINER_STOP_TIME_LIMIT: string(stopTimeLimit)
   WEBSITES_ENABLE_APP_SERVICE_STORAGE: 'false'
   WEBSITES_PORT: port
   PORT: port
-  // Written out, this wins over PORT.
+  // This setting overrides PORT.
   TWINSYNC__HTTP__LISTEN: '0.0.0.0:${port}'
   TWINSYNC__CREDENTIAL__KIND: 'managed'
 }
@@ -109,9 +109,9 @@ resource app 'Microsoft.Web/sites@2024-04-01' = {
       linuxFxVersion: 'DOCKER|${image}'
       acrUseManagedIdentityCreds: pullWithIdentity
       acrUserManagedIdentityID: pullWithIdentity ? identityClientId : null
-      // Without it, an app that nobody calls is stopped, and with it the replication.
+      // Without Always On, App Service stops an app that gets no requests, and so stops the replication.
       alwaysOn: true
-      // Whether the process lives. Not /readyz: an outage of Cosmos DB is no reason to replace an instance.
+      // Liveness instead of /readyz, because a new instance does not help during an outage of Cosmos DB.
       healthCheckPath: '/livez'
       numberOfWorkers: replicas
       http20Enabled: true
@@ -136,7 +136,7 @@ resource app 'Microsoft.Web/sites@2024-04-01' = {
   }
 }
 
-// Nobody logs in to the deployment site with a password.
+// Disables password logins to the deployment site.
 resource ftpCredentials 'Microsoft.Web/sites/basicPublishingCredentialsPolicies@2024-04-01' = {
   parent: app
   name: 'ftp'

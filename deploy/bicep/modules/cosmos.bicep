@@ -1,9 +1,9 @@
-// The account, database and container of the copy, and the daemon's right to read and write in it.
+// The account, database and container of the twin documents, and the daemon's role to read and write them.
 
-@description('Region of the account: the only one, and so the only one that takes writes.')
+@description('Region of the account. The account has only this region, so it has one write region.')
 param location string
 
-@description('Name of the account; a part of its host name.')
+@description('Name of the account, which is part of its host name.')
 @minLength(3)
 @maxLength(44)
 param accountName string
@@ -18,7 +18,7 @@ param databaseName string
 @maxLength(255)
 param containerName string
 
-@description('How throughput is paid for.')
+@description('Throughput mode.')
 @allowed([
   'autoscale'
   'manual'
@@ -26,14 +26,14 @@ param containerName string
 ])
 param throughputMode string
 
-@description('Request units per second: the maximum with autoscale (in thousands), the fixed value with manual (in hundreds). Serverless has none.')
+@description('Request units per second: the maximum for autoscale (a multiple of 1000), or the fixed value for manual (a multiple of 100). Not used for serverless.')
 @minValue(400)
 param throughput int
 
-@description('Whether the account is spread over the region\'s availability zones.')
+@description('Whether the account uses the availability zones of the region.')
 param zoneRedundant bool
 
-@description('Whether the account can be reached from outside private endpoints.')
+@description('Whether the account allows access from public networks.')
 @allowed([
   'Enabled'
   'Disabled'
@@ -69,11 +69,11 @@ resource account 'Microsoft.DocumentDB/databaseAccounts@2024-11-15' = {
   kind: 'GlobalDocumentDB'
   properties: {
     databaseAccountOfferType: 'Standard'
-    // With less, a read need not see what was written before it.
+    // With a weaker level, a read may miss an earlier write.
     consistencyPolicy: {
       defaultConsistencyLevel: 'Session'
     }
-    // Conditions on writes hold within one region: with several, the last writer wins and nobody is told.
+    // Conditional writes are checked within one region only. With several write regions, the last write silently wins.
     enableMultipleWriteLocations: false
     enableAutomaticFailover: false
     locations: [
@@ -84,7 +84,7 @@ resource account 'Microsoft.DocumentDB/databaseAccounts@2024-11-15' = {
       }
     ]
     capabilities: throughputMode == 'serverless' ? serverlessCapabilities : []
-    // Everything comes with tokens: keys would be a second way in.
+    // All access uses tokens. Keys would allow access without a role.
     disableLocalAuth: true
     disableKeyBasedMetadataWriteAccess: true
     minimalTlsVersion: 'Tls12'
@@ -115,7 +115,7 @@ resource container 'Microsoft.DocumentDB/databaseAccounts/sqlDatabases/container
         ]
         version: 2
       }
-      // Switched on without a default: only the tombstones of deleted twins have an end, and they bring it along.
+      // Enabled without a default value: only tombstones of deleted twins expire, and each has its own time to live.
       defaultTtl: -1
       indexingPolicy: loadJsonContent('../../cosmos/indexing-policy.json')
     }
@@ -123,7 +123,7 @@ resource container 'Microsoft.DocumentDB/databaseAccounts/sqlDatabases/container
   }
 }
 
-// A role of the data plane: the account knows it, and the portal's access control page does not show it.
+// A role of the account's data plane, which the portal's access control page does not show.
 resource contributor 'Microsoft.DocumentDB/databaseAccounts/sqlRoleAssignments@2024-11-15' = {
   parent: account
   name: guid(database.id, principalId, roles['Cosmos DB Built-in Data Contributor'])

@@ -1,9 +1,9 @@
-// One Event Hub for both routes, with a consumer group for the daemon alone, and who may send and receive.
+// One Event Hub for both routes, a consumer group only for the daemon, and the roles to send and to receive.
 
 @description('Region of the namespace.')
 param location string
 
-@description('Name of the namespace; a part of its host name.')
+@description('Name of the namespace, which is part of its host name.')
 @minLength(6)
 @maxLength(50)
 param namespaceName string
@@ -18,32 +18,32 @@ param hubName string
 @maxLength(50)
 param consumerGroupName string
 
-@description('Tier. Basic has no consumer groups of one\'s own.')
+@description('Tier. The Basic tier has only the default consumer group.')
 @allowed([
   'Standard'
   'Premium'
 ])
 param skuName string
 
-@description('Throughput units (Standard) or processing units (Premium).')
+@description('Number of throughput units (Standard) or processing units (Premium).')
 @minValue(1)
 @maxValue(40)
 param capacity int
 
-@description('Partitions of the Event Hub. Standard never changes them again.')
+@description('Number of partitions of the Event Hub. Standard cannot change it later.')
 @minValue(1)
 @maxValue(100)
 param partitionCount int
 
-@description('Days for which events are kept: the time there is to mend anything before changes are lost.')
+@description('Retention of events in days. A failure must be fixed within this time; otherwise changes are lost.')
 @minValue(1)
 @maxValue(90)
 param retentionDays int
 
-@description('Whether Standard adds throughput units by itself, up to maximumThroughputUnits.')
+@description('Whether Event Hubs (Standard) adds throughput units automatically, up to maximumThroughputUnits.')
 param autoInflate bool
 
-@description('Where autoInflate ends.')
+@description('Maximum number of throughput units for autoInflate.')
 @minValue(1)
 @maxValue(40)
 param maximumThroughputUnits int
@@ -51,7 +51,7 @@ param maximumThroughputUnits int
 @description('Object id of the daemon\'s identity.')
 param receiverPrincipalId string
 
-@description('Object id of the identity that the IoT hub routes with.')
+@description('Object id of the identity with which the IoT hub sends events.')
 param senderPrincipalId string
 
 @description('Tags of the namespace.')
@@ -70,7 +70,7 @@ resource namespace 'Microsoft.EventHub/namespaces@2024-01-01' = {
     capacity: capacity
   }
   properties: {
-    // Both ends come with tokens: keys would be a second way in.
+    // Sender and receiver use tokens. Keys would allow access without a role.
     disableLocalAuth: true
     minimumTlsVersion: '1.2'
     publicNetworkAccess: 'Enabled'
@@ -79,21 +79,21 @@ resource namespace 'Microsoft.EventHub/namespaces@2024-01-01' = {
   }
 }
 
-// Both kinds of event of a device share a partition, and so have an order, only where they share the Event Hub.
+// One Event Hub for both routes, so that both kinds of events of a device are in one partition and keep their order.
 resource hub 'Microsoft.EventHub/namespaces/eventhubs@2024-01-01' = {
   parent: namespace
   name: hubName
   properties: {
     partitionCount: partitionCount
     retentionDescription: {
-      // Compaction would remove events by itself, which looks like loss.
+      // Compaction would remove events within the retention, and the daemon would treat them as lost.
       cleanupPolicy: 'Delete'
       retentionTimeInHours: retentionDays * 24
     }
   }
 }
 
-// Event Hubs allows five readers per partition and group: nobody else should be one of them.
+// A consumer group only for the daemon, because Event Hubs allows five readers per partition and consumer group.
 resource group 'Microsoft.EventHub/namespaces/eventhubs/consumergroups@2024-01-01' = {
   parent: hub
   name: consumerGroupName

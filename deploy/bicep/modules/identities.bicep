@@ -1,19 +1,19 @@
-// Two identities: the daemon's own, and the one that an IoT hub routes with. No secret belongs to either.
+// Two identities without secrets: one for the daemon, and one with which the IoT hub sends events.
 
 @description('Region of the identities.')
 param location string
 
-@description('Name of the identity of the daemon.')
+@description('Name of the daemon\'s identity.')
 @minLength(3)
 @maxLength(128)
 param daemonName string
 
-@description('Name of the identity that the IoT hub sends its events with.')
+@description('Name of the identity with which the IoT hub sends events.')
 @minLength(3)
 @maxLength(128)
 param routingName string
 
-@description('Issuer of an AKS cluster: az aks show --query oidcIssuerProfile.issuerUrl. Empty: no cluster is trusted.')
+@description('OIDC issuer of an AKS cluster, from az aks show --query oidcIssuerProfile.issuerUrl. Empty: the identity trusts no cluster.')
 param oidcIssuer string
 
 @description('Namespace of the service account in the cluster.')
@@ -31,15 +31,15 @@ resource daemon 'Microsoft.ManagedIdentity/userAssignedIdentities@2023-01-31' = 
   tags: tags
 }
 
-// A hub cannot be created with an endpoint that its system-assigned identity opens: that identity is there, and can be given a role,
-// only after the hub. One of its own can have the role before.
+// A user-assigned identity, because it can have its role before the hub exists. A system-assigned identity exists, and can have a role, only
+// after the hub was created. So a hub with such an endpoint cannot be created.
 resource routing 'Microsoft.ManagedIdentity/userAssignedIdentities@2023-01-31' = {
   name: routingName
   location: location
   tags: tags
 }
 
-// Exactly one service account of one cluster may be the daemon.
+// Only one service account of one cluster may use the daemon's identity.
 resource federation 'Microsoft.ManagedIdentity/userAssignedIdentities/federatedIdentityCredentials@2023-01-31' = if (!empty(oidcIssuer)) {
   parent: daemon
   name: 'twinsync-aks'
@@ -58,11 +58,11 @@ output daemonId string = daemon.id
 @description('Client id of the daemon\'s identity.')
 output daemonClientId string = daemon.properties.clientId
 
-@description('Object id of the daemon\'s identity, which roles are assigned to.')
+@description('Object id of the daemon\'s identity, to assign roles.')
 output daemonPrincipalId string = daemon.properties.principalId
 
-@description('Resource id of the identity that the IoT hub routes with.')
+@description('Resource id of the identity with which the IoT hub sends events.')
 output routingId string = routing.id
 
-@description('Object id of the identity that the IoT hub routes with.')
+@description('Object id of the identity with which the IoT hub sends events.')
 output routingPrincipalId string = routing.properties.principalId

@@ -1,6 +1,6 @@
-// The daemon's right to ask an IoT hub about its twins; for a new hub and for one that was there before.
+// The daemon's role to read the twins of an IoT hub, new or existing.
 
-@description('Name of the IoT hub, in the resource group that this module is deployed to.')
+@description('Name of the IoT hub, in the resource group of this module.')
 @minLength(3)
 @maxLength(50)
 param hubName string
@@ -8,7 +8,7 @@ param hubName string
 @description('Object id of the daemon\'s identity.')
 param principalId string
 
-@description('Whether the right is given. The host name is told in any case.')
+@description('Whether the role is assigned. The host name is returned in any case.')
 param mayAsk bool
 
 var roles = loadJsonContent('../roles.json')

@@ -1,15 +1,15 @@
-// A new IoT hub that routes what happens to its twins. Not for a hub that is there already: deploying a hub replaces all of its
-// properties, and this file knows none of those that somebody else has set.
+// A new IoT hub that routes the events of its twins. Do not use it for an existing hub: a deployment replaces all properties of the hub,
+// including those that this file does not contain.
 
 @description('Region of the hub.')
 param location string
 
-@description('Name of the hub; a part of its host name.')
+@description('Name of the hub, which is part of its host name.')
 @minLength(3)
 @maxLength(50)
 param hubName string
 
-@description('Tier. Basic has no twins.')
+@description('Tier. The Basic tiers have no twins.')
 @allowed([
   'S1'
   'S2'
@@ -17,12 +17,12 @@ param hubName string
 ])
 param skuName string
 
-@description('Units of the tier.')
+@description('Number of units of the tier.')
 @minValue(1)
 @maxValue(200)
 param units int
 
-@description('Resource id of the identity to route with. It needs the role Azure Event Hubs Data Sender before the hub is created.')
+@description('Resource id of the identity with which the hub sends events. It needs the role Azure Event Hubs Data Sender before the hub is created.')
 param routingIdentityId string
 
 @description('Fully qualified name of the Event Hubs namespace.')
@@ -31,7 +31,7 @@ param namespaceHost string
 @description('Name of the Event Hub.')
 param eventHubName string
 
-@description('Lowest version of TLS. Empty: what IoT Hub takes by itself.')
+@description('Minimum TLS version. Empty: the default of IoT Hub.')
 @allowed([
   ''
   '1.2'
@@ -60,7 +60,7 @@ resource hub 'Microsoft.Devices/IotHubs@2023-06-30' = {
   properties: {
     minTlsVersion: empty(minTlsVersion) ? null : minTlsVersion
     publicNetworkAccess: 'Enabled'
-    // Shared access policies of the hub are off. Devices go on with keys or certificates of their own.
+    // Disables the shared access policies of the hub. The keys and certificates of devices still work.
     disableLocalAuth: true
     routing: {
       endpoints: {
@@ -78,7 +78,7 @@ resource hub 'Microsoft.Devices/IotHubs@2023-06-30' = {
           }
         ]
       }
-      // Without a filter: a condition on the body is not true of a change that removes the property, so it would lose deletions.
+      // No filter: a condition on the body is false for a change that removes the property, so these changes would be lost.
       routes: [
         {
           name: 'twinsync-lifecycle'
@@ -99,7 +99,7 @@ resource hub 'Microsoft.Devices/IotHubs@2023-06-30' = {
           isEnabled: true
         }
       ]
-      // Telemetry goes where it would go without any route. Left out, it would be switched off.
+      // Sends telemetry to the built-in endpoint, as without any route. If this is missing, telemetry is not sent there.
       fallbackRoute: {
         name: '$fallback'
         source: 'DeviceMessages'

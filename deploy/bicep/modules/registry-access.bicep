@@ -1,11 +1,11 @@
-// The right to pull the image. It is App Service that pulls, with the daemon's identity.
+// The role to pull the image. App Service pulls it with the daemon's identity.
 
-@description('Name of the container registry, in the resource group that this module is deployed to.')
+@description('Name of the container registry, in the resource group of this module.')
 @minLength(5)
 @maxLength(50)
 param registryName string
 
-@description('Object id of the identity that pulls.')
+@description('Object id of the identity that pulls the image.')
 param principalId string
 
 var roles = loadJsonContent('../roles.json')
@@ -24,5 +24,5 @@ resource pull 'Microsoft.Authorization/roleAssignments@2022-04-01' = {
   }
 }
 
-@description('Id of the assignment.')
+@description('Id of the role assignment.')
 output assignmentId string = pull.id

@@ -1,9 +1,9 @@
-// The blob container for checkpoints, leases and dead letters, and the daemon's right to it.
+// The blob container for checkpoints, leases and dead letters, and the daemon's role on it.
 
 @description('Region of the account.')
 param location string
 
-@description('Name of the account; a part of its host name.')
+@description('Name of the account, which is part of its host name.')
 @minLength(3)
 @maxLength(24)
 param accountName string
@@ -13,7 +13,7 @@ param accountName string
 @maxLength(63)
 param containerName string
 
-@description('Redundancy. Dead letters exist nowhere else in the end.')
+@description('Redundancy. After the retention of the events, dead letters are stored nowhere else.')
 @allowed([
   'Standard_LRS'
   'Standard_ZRS'
@@ -22,7 +22,7 @@ param containerName string
 ])
 param skuName string
 
-@description('Whether the account can be reached from outside private endpoints.')
+@description('Whether the account allows access from public networks.')
 @allowed([
   'Enabled'
   'Disabled'
@@ -49,7 +49,7 @@ resource account 'Microsoft.Storage/storageAccounts@2024-01-01' = {
     accessTier: 'Hot'
     allowBlobPublicAccess: false
     allowCrossTenantReplication: false
-    // The daemon comes with a token. With this, no SAS works either.
+    // The daemon uses tokens. This also disables every SAS that is signed with an account key.
     allowSharedKeyAccess: false
     defaultToOAuthAuthentication: true
     minimumTlsVersion: 'TLS1_2'
@@ -66,12 +66,12 @@ resource blobs 'Microsoft.Storage/storageAccounts/blobServices@2024-01-01' = {
   parent: account
   name: 'default'
   properties: {
-    // A container that is deleted by mistake can be restored. An empty one instead would mean that every partition begins anew.
+    // Allows to restore a container that was deleted by mistake. With a new empty container, every partition would begin again.
     containerDeleteRetentionPolicy: {
       enabled: true
       days: 14
     }
-    // Not for single blobs: checkpoints and leases are written again every few seconds, and each old state would be kept and paid for.
+    // Disabled for single blobs: checkpoints and leases are overwritten every few seconds, and each old version would be stored and billed.
     deleteRetentionPolicy: {
       enabled: false
     }

@@ -1,4 +1,4 @@
-"""Tests of the checks of the documentation: python3 -m unittest discover deploy/docs/tests"""
+"""Tests of the documentation checks: python3 -m unittest discover deploy/docs/tests"""
 
 import subprocess
 import sys

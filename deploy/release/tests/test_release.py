@@ -172,7 +172,7 @@ class Bill(unittest.TestCase):
             (Path(directory) / "broken").write_text("Package: broken\n", encoding="utf-8")
             refused = run("sbom", "--target", "x86_64-unknown-linux-gnu", "--debian", directory)
         self.assertNotEqual(refused.returncode, 0)
-        self.assertIn("is no status of a package", refused.stderr)
+        self.assertIn("is not a package status", refused.stderr)
         bill = json.loads(printed.stdout)
         self.assertEqual(bill["metadata"]["component"]["type"], "container")
         self.assertIn("pkg:deb/debian/libstdc%2B%2B6@12.2.0-14%2Bdeb12u1?arch=amd64", [c["purl"] for c in bill["components"]])

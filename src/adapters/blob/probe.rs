@@ -98,7 +98,7 @@ impl Container {
             place: self.place().to_owned(),
             reason: reason.to_owned(),
         };
-        let first = self.version(name).await?.ok_or_else(|| odd("the service gives blobs no ETag"))?;
+        let first = self.version(name).await?.ok_or_else(|| odd("the service returns no ETag for blobs"))?;
         match self.claim_blob(name, &first).await {
             // The SDK may have sent the request twice: then the blob has already changed.
             Err(Error::State { status: StatusCode::PreconditionFailed, .. })
@@ -109,14 +109,16 @@ impl Container {
             Err(Error::State { status: StatusCode::Conflict | StatusCode::PreconditionFailed, .. }) => {}
             Err(error) => return Err(error),
             Ok(()) => {
-                return Err(odd("a blob was created where there was one: leases need conditions that hold"));
+                return Err(odd(
+                    "the service replaced an existing blob although the request forbade it: leases need a service that enforces conditions",
+                ));
             }
         }
         match self.claim_blob(name, &first).await {
             Err(Error::State { status: StatusCode::PreconditionFailed, .. }) => Ok(()),
             Err(error) => Err(error),
             Ok(()) => Err(odd(
-                "a write was taken although its condition did not hold: leases need conditions that hold",
+                "the service accepted a write although its condition was false: leases need a service that enforces conditions",
             )),
         }
     }

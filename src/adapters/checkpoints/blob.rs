@@ -280,7 +280,7 @@ mod tests {
             assert_eq!(sequence_number(text, true), None, "{text:?}");
         }
         assert_eq!(sequence_number("-2", false), None);
-        assert_eq!(sequence_number("-1", false), Some(-1), "ours: before the first event");
+        assert_eq!(sequence_number("-1", false), Some(-1), "our own checkpoint before the first event");
         assert_eq!(sequence_number("9223372036854775807", true), Some(i64::MAX));
     }
 

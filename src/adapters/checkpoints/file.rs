@@ -267,7 +267,7 @@ impl Inner {
 
     fn write(&self, path: &Path, content: &impl Serialize) -> Result<(), Error> {
         if self.lock.is_none() {
-            let reason = "the store was opened to look at it".to_owned();
+            let reason = "the store was opened for reading only".to_owned();
             return Err(Error::Refused { what: "a record of a partition", reason });
         }
         let directory = path.parent().unwrap_or(&self.root);

@@ -117,7 +117,7 @@ impl Account {
             .map_err(|error| one_line(&error))?;
         let date = azure_core::time::to_rfc7231(&azure_core::time::OffsetDateTime::now_utc());
         let mut authorization = HeaderValue::from_str(&authorization(access, &date).await?)
-            .map_err(|_| "the credential has characters that no header can hold".to_owned())?;
+            .map_err(|_| "the credential has characters that are not allowed in an HTTP header".to_owned())?;
         authorization.set_sensitive(true);
         let request = client
             .get(endpoint.clone())
@@ -140,7 +140,7 @@ impl Account {
             }
             body.extend_from_slice(&chunk);
         }
-        serde_json::from_slice(&body).map_err(|error| format!("the answer is not understood: {error}").into())
+        serde_json::from_slice(&body).map_err(|error| format!("the answer cannot be parsed: {error}").into())
     }
 
     /// The default consistency, as the account reports it.
@@ -168,7 +168,7 @@ impl Account {
                 tracing::warn!(
                     level_of_account = unknown.unwrap_or("none"),
                     code = "COSMOS_CONSISTENCY",
-                    "the Cosmos DB account does not say a consistency level that is known: twinsync needs Session or stronger"
+                    "the Cosmos DB account reports no consistency level that twinsync knows: twinsync needs Session or stronger"
                 );
                 Ok(())
             }
@@ -189,7 +189,7 @@ impl Account {
             regions: self.write_regions(),
             named: region.map_or_else(
                 || "cosmos.write_region is not set".to_owned(),
-                |region| format!("cosmos.write_region = {region:?} is none of them"),
+                |region| format!("cosmos.write_region = {region:?} is not one of them"),
             ),
         };
         match (self.enable_multiple_write_locations, region) {

@@ -95,15 +95,21 @@ pub(super) const fn remedy(answer: &Answer) -> Option<&'static str> {
     }
     Some(match (status, substatus) {
         (404 | 400, 0) if !from_cosmos => {
-            "this is not Cosmos DB's word: check cosmos.endpoint and what is in between"
+            "this answer is not from Cosmos DB: check cosmos.endpoint, and any proxy or gateway on the way"
         }
-        (404, 1003) => "the database or the container is gone: create it again, with partition key /deviceId",
+        (404, 1003) => {
+            "the database or the container does not exist any more: create it again, with partition key /deviceId"
+        }
         (400, 1001) => "the container has another partition key than /deviceId",
-        (400, 1024) => "the container was created again: restart twinsync",
+        (400, 1024) => "the container was re-created: restart twinsync",
         (401, _) => "check cosmos.key: it may have been regenerated",
-        (403, 3) => "the account writes in another region: wait for the failover, or restart twinsync",
-        (403, 1008) => "the account is not served in this region any more",
-        (403, 1014) => "the device's logical partition has its 20 GB: something else fills it",
+        (403, 3) => {
+            "the account accepts writes in another region: wait for the failover, or restart twinsync"
+        }
+        (403, 1008) => "the account is not available in this region any more",
+        (403, 1014) => {
+            "the device's logical partition has reached its limit of 20 GB: something other than twinsync fills it"
+        }
         (403, 5300..=5302) => {
             "give the identity the role `Cosmos DB Built-in Data Contributor` on the account"
         }
@@ -132,7 +138,7 @@ mod tests {
     fn only_cosmos_dbs_own_word_about_a_document_is_taken_for_one() {
         for (answer, expected) in [
             (cosmos(404, 0), Meaning::Missing),
-            (cosmos(404, 1002), Meaning::Nothing), // the replica is behind the session
+            (cosmos(404, 1002), Meaning::Nothing), // the replica lags behind the session
             (cosmos(404, 1003), Meaning::Nothing), // the container does not exist
             (cosmos(404, 1013), Meaning::Nothing), // the container is being created
             (gateway(404), Meaning::Nothing),

@@ -27,18 +27,18 @@ const WAIT_MAX: Duration = Duration::from_millis(500);
 
 /// The answer of an account about itself.
 #[derive(Debug, Clone)]
-pub struct Told {
+pub struct AccountProperties {
     account: Account,
 }
 
-impl Told {
+impl AccountProperties {
     /// Asks the account.
     ///
     /// # Errors
     /// There is no usable answer.
     pub async fn ask(options: &Options, access: &Access) -> Result<Self, ConnectError> {
         let asked = Account::ask(&options.endpoint, access, options.request_timeout).await;
-        asked.map(|account| Self { account }).map_err(|untold| untold.into_error(&options.endpoint))
+        asked.map(|account| Self { account }).map_err(|error| error.into_error(&options.endpoint))
     }
 
     /// The default consistency; `None` if the account does not report it.
@@ -87,8 +87,12 @@ impl Inspected {
     ///
     /// # Errors
     /// It cannot be used, or has another partition key.
-    pub async fn open(options: &Options, access: Access, told: &Told) -> Result<Self, ConnectError> {
-        let excluded = told.account.pin(&options.endpoint, options.write_region.as_deref())?;
+    pub async fn open(
+        options: &Options,
+        access: Access,
+        properties: &AccountProperties,
+    ) -> Result<Self, ConnectError> {
+        let excluded = properties.account.pin(&options.endpoint, options.write_region.as_deref())?;
         let (container, properties) = connection::open(options, access, excluded).await?;
         connection::check_partition_key(options, &properties)?;
         Ok(Self { store: CosmosStore::over(container, options), properties })

@@ -121,8 +121,8 @@ impl Probe<'_> {
         match self.replace(3, &first).await? {
             Write::Conflict => {}
             Write::Written(_) => {
-                let message = "replace_item: a write was taken although its condition did not hold; see that the account takes \
-                               writes in one region only, and that this is Azure Cosmos DB";
+                let message = "replace_item: a write was accepted although its condition was false; make sure that \
+                               the account accepts writes in one region only, and that this is Azure Cosmos DB";
                 return Err(Failed { code: "COSMOS_MULTI_WRITE", message: message.to_owned() });
             }
             Write::Rejected(message) => return Err(Failed { code: "COSMOS_UNAVAILABLE", message }),
@@ -142,7 +142,7 @@ impl Probe<'_> {
         let response = response.map_err(|failure| Failed::from(&failure))?;
         let odd = |what: &str| Failed { code: "COSMOS_UNAVAILABLE", message: format!("read_item: {what}") };
         let etag = response.headers().etag().map(ToString::to_string).ok_or_else(|| odd("no ETag"))?;
-        let body: Value = response.into_model().map_err(|_| odd("the answer is no document"))?;
+        let body: Value = response.into_model().map_err(|_| odd("the answer is not a document"))?;
         match body.pointer("/twinsyncCheck/step").and_then(Value::as_u64) {
             Some(found) if found == u64::from(step) => Ok(etag),
             _ => Err(odd("the document is not the one that was written")),

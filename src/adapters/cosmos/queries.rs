@@ -122,7 +122,7 @@ mod tests {
             ("probe.rs", include_str!("probe.rs")),
             ("selection.rs", include_str!("selection.rs")),
         ] {
-            assert!(!source.contains("FROM c"), "{file} has a query of its own");
+            assert!(!source.contains("FROM c"), "{file} has a query as well");
         }
     }
 }

@@ -166,7 +166,7 @@ mod tests {
         assert!(nothing.contains("has no hubName"), "{nothing}");
         let mut newer = live;
         newer["sync"]["format"] = json!(99);
-        let trouble = documents(vec![newer]).expect_err("nobody may guess");
+        let trouble = documents(vec![newer]).expect_err("a document of a newer release");
         assert_eq!((trouble.kind, trouble.code), (StoreErrorKind::Newer, "DOCUMENT_NEWER"));
     }
 }

@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_found_behind_what_the_sdks_put_around_it() {
+    fn a_token_error_is_found_inside_the_errors_of_the_sdks() {
         let inner = NoToken { kind: "managed", reason: "no".into(), refused: true };
         let error = azure_core::Error::new(ErrorKind::Credential, inner.clone());
         assert_eq!(NoToken::find(&wrapped(wrapped(error))), Some(&inner));

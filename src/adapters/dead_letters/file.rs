@@ -50,7 +50,7 @@ impl FileDeadLetters {
             if let Err(error) = durable_file::make_private(&root) {
                 tracing::warn!(
                     directory = %root.display(), %error, code = "DEAD_LETTERS_READABLE",
-                    "others may read the dead letters, which hold whole events: take their rights to this directory away"
+                    "other users may read the dead letters, which contain whole events: remove their permissions on this directory"
                 );
             }
             // On a read-only file system, creating an existing directory succeeds; this write fails.
@@ -83,7 +83,7 @@ impl FileDeadLetters {
     /// directory.
     fn file(&self, name: &LetterName) -> io::Result<PathBuf> {
         if name.name().contains('/') {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "no name of a letter"));
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "not the name of a dead letter"));
         }
         Ok(self.directory(name.partition()).join(format!("{}{SUFFIX}", name.name())))
     }

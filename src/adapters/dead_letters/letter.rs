@@ -262,7 +262,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_letter_reads_back_as_it_was(letter in letter()) {
+        fn every_dead_letter_reads_back_unchanged(letter in letter()) {
             let read = from_json(&to_json(&letter).unwrap()).unwrap();
             // NaN is not equal to itself, so the printed forms are compared.
             prop_assert_eq!(format!("{read:?}"), format!("{letter:?}"));

@@ -64,8 +64,9 @@ impl Access {
                 format!("Bearer {}", token.token.secret())
             }
         };
-        let mut value = HeaderValue::from_str(&text)
-            .map_err(|_| "the token for the hub has characters that no header can hold".to_owned())?;
+        let mut value = HeaderValue::from_str(&text).map_err(|_| {
+            "the token for the hub has characters that are not allowed in an HTTP header".to_owned()
+        })?;
         value.set_sensitive(true);
         Ok(value)
     }

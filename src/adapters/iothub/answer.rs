@@ -97,16 +97,16 @@ impl Answer {
     /// to end here, and all later twins would seem to be gone.
     pub(super) fn continuation(&self) -> Result<Option<&str>, StoreError> {
         let Some(value) = self.headers.get(CONTINUATION) else { return Ok(None) };
-        value.to_str().map(Some).map_err(|_| self.odd("its continuation is no text".to_owned()))
+        value.to_str().map(Some).map_err(|_| self.odd("its continuation token is not text".to_owned()))
     }
 
     /// The hub's time of the answer, in whole seconds.
     pub(super) fn at(&self) -> Result<Ticks, StoreError> {
-        let date = self.header(DATE.as_str()).ok_or_else(|| self.odd("it has no Date".to_owned()))?;
+        let date = self.header(DATE.as_str()).ok_or_else(|| self.odd("it has no Date header".to_owned()))?;
         let seconds = parse_rfc7231(date.trim()).map(OffsetDateTime::unix_timestamp).ok();
         seconds
             .and_then(|seconds| Ticks::from_unix_milliseconds(seconds.checked_mul(1000)?))
-            .ok_or_else(|| self.odd("its Date is none".to_owned()))
+            .ok_or_else(|| self.odd("its Date header is not a date".to_owned()))
     }
 
     /// The body of an answer that is not a refusal.
@@ -114,7 +114,7 @@ impl Answer {
         serde_json::from_slice(&self.body).map_err(|error| {
             // The parser's error text may quote the content.
             let place = format!("line {} column {}", error.line(), error.column());
-            self.odd(format!("its body is not what was asked for ({place})"))
+            self.odd(format!("its body does not have the expected form ({place})"))
         })
     }
 
@@ -158,14 +158,14 @@ impl Answer {
         let reason = self.reason();
         let remedy = match self.status {
             StatusCode::FORBIDDEN if self.refusal().kind == Some(Kind::QuotaExceeded) => {
-                "the hub's messages of the day are used up: add units, or wait for midnight UTC"
+                "the hub's daily quota of messages is used up: add units, or wait for midnight UTC"
             }
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => access.remedy(),
             StatusCode::NOT_FOUND => {
-                "this is not the hub's word on the twin: check iothub.hosts, iothub.endpoint and what is in between"
+                "this answer is not from the hub: check iothub.hosts, iothub.endpoint, and any proxy or gateway on the way"
             }
             status if status.is_redirection() => {
-                "redirects are not followed: check iothub.hosts, iothub.endpoint and what is in between"
+                "redirects are not followed: check iothub.hosts, iothub.endpoint, and any proxy or gateway on the way"
             }
             _ => "",
         };

@@ -108,7 +108,11 @@ async fn a_twin_is_read_with_the_hubs_time() {
     assert_eq!(Some(found.at), Ticks::parse("2031-05-27T10:00:07Z"));
     let seen = server.seen().remove(0);
     assert_eq!((seen.method.as_str(), seen.target.as_str()), ("GET", "/twins/d?api-version=2021-04-12"));
-    assert_eq!(seen.header("host"), "contoso.azure-devices.net", "also where something else is dialled");
+    assert_eq!(
+        seen.header("host"),
+        "contoso.azure-devices.net",
+        "the host name does not depend on the address"
+    );
 }
 
 #[tokio::test]
@@ -138,7 +142,7 @@ async fn ids_that_no_url_can_hold_are_not_asked_for() {
     let Got::Unknown(trouble) = hub(&server).get(&TwinKey::device("Contoso", "..")).await else {
         panic!("must be unknown")
     };
-    assert!(trouble.message.contains("no URL can hold"), "{}", trouble.message);
+    assert!(trouble.message.contains("cannot be part of a URL"), "{}", trouble.message);
     assert_eq!(server.seen().len(), 0);
 }
 
@@ -166,7 +170,7 @@ async fn only_the_hubs_own_404_is_an_absence() {
     ] {
         let trouble = unknown(response).await;
         assert_eq!(trouble.kind, StoreErrorKind::Unavailable);
-        assert!(trouble.message.contains("not the hub's word"), "{}", trouble.message);
+        assert!(trouble.message.contains("this answer is not from the hub"), "{}", trouble.message);
     }
     // A refusal with another status that names the error does not mean "not found" either.
     for status in [200, 400, 410, 500] {
@@ -174,17 +178,17 @@ async fn only_the_hubs_own_404_is_an_absence() {
     }
     // Nor does a refusal without a valid time.
     let trouble = unknown(bare(404, &[("date", "yesterday")], body)).await;
-    assert!(trouble.message.contains("its Date is none"), "{}", trouble.message);
+    assert!(trouble.message.contains("its Date header is not a date"), "{}", trouble.message);
 }
 
 #[tokio::test]
 async fn an_answer_that_is_no_twin_is_unknown_and_says_why() {
     for (response, reason) in [
         (with(200, &[], "<html>log in</html>"), "line 1 column 1"),
-        (with(200, &[], ""), "not what was asked for"),
-        (with(200, &[], "{}"), "no twin"),
-        (with(200, &[], twin("other")), "another twin's"),
-        (bare(200, &[("date", "27 May 2031")], twin("d")), "its Date is none"),
+        (with(200, &[], ""), "not have the expected form"),
+        (with(200, &[], "{}"), "not a twin"),
+        (with(200, &[], twin("other")), "a different twin"),
+        (bare(200, &[("date", "27 May 2031")], twin("d")), "its Date header is not a date"),
         (with(200, &[], vec![b' '; TWIN_BYTES_MAX + 1]), "more than 4194304 bytes"),
         (with(204, &[], ""), "204"),
     ] {
@@ -259,7 +263,7 @@ async fn without_a_token_nothing_is_sent() {
     let server = Server::start([]).await;
     let entra = settings(server.endpoint.clone(), config::HubAccess::Credential);
     for (token, reason) in
-        [(Err("no identity here"), "no identity here"), (Ok("line\nbreak"), "no header can hold")]
+        [(Err("no identity here"), "no identity here"), (Ok("line\nbreak"), "not allowed in an HTTP header")]
     {
         let Got::Unknown(trouble) = hub_of(&entra, credential(token)).get(&key()).await else {
             panic!("must be unknown")
@@ -328,7 +332,7 @@ async fn pages_of_a_query_are_asked_for_and_continued() {
     let keys: Vec<_> = first.rows.iter().map(|row| row.key.clone()).collect();
     assert_eq!(keys, [key(), TwinKey::module("Contoso", "d", "m")]);
     assert_eq!((first.odd, Some(first.at)), (2, Ticks::parse("2031-05-27T10:00:07Z")));
-    let next = first.next.expect("there is more");
+    let next = first.next.expect("a continuation");
     let last = hub.query("SELECT * FROM devices", Some(&next), 50).await.unwrap();
     assert_eq!((last.rows.len(), last.odd, last.next), (0, 0, None));
     let seen = server.seen();
@@ -381,9 +385,9 @@ async fn a_query_is_refused_with_the_services_words_and_a_continuation_expires()
     let mut no_text = with(200, &[], "[]");
     no_text.headers_mut().insert("x-ms-continuation", HeaderValue::from_bytes(b"\xff").unwrap());
     for (response, reason) in [
-        (no_text, "its continuation is no text"),
-        (with(200, &[], "{}"), "not what was asked for"),
-        (bare(200, &[("date", "?")], "[]"), "its Date is none"),
+        (no_text, "its continuation token is not text"),
+        (with(200, &[], "{}"), "not have the expected form"),
+        (bare(200, &[("date", "?")], "[]"), "its Date header is not a date"),
         (with(404, &[("iothub-errorcode", "DeviceNotFound")], ""), "query twins: 404"),
         (with(401, &[], ""), "ServiceConnect"),
     ] {

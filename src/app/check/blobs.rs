@@ -79,8 +79,7 @@ impl Inspector<'_> {
         let write = match &container {
             None => Finding::needs(Kind::BlobContainer, ""),
             Some(_) if found.as_ref().is_some_and(|found| !found.allows('d')) => Finding::Skipped(
-                "the signature does not allow to delete, so what is written to find out would stay"
-                    .to_owned(),
+                "the signature does not allow deletion, so a test blob could not be removed".to_owned(),
             ),
             // Not dropped when the run is stopped, because it removes its test write.
             Some(container) => written(&container.write(self.stop).await),
@@ -101,9 +100,9 @@ impl Inspector<'_> {
                 // This creates the container, as a start does. There is no other way to check it.
                 Err(blob::Error::Missing { .. }) => {
                     let created = Container::open(blob, Arc::clone(credential)).await;
-                    created.map(|container| (container, "it did not exist and was created, as a start does"))
+                    created.map(|container| (container, "it did not exist and was created, as at a start"))
                 }
-                other => other.map(|container| (container, "there, and can be listed")),
+                other => other.map(|container| (container, "it exists and can be listed")),
             }
         };
         match self.within(WHOLE_LIMIT, late, Box::pin(open)).await {
@@ -117,7 +116,7 @@ impl Inspector<'_> {
 fn written(probed: &Probed) -> Finding {
     match (&probed.worked, &probed.left) {
         (Some(Ok(())), None) => {
-            Finding::ok("a blob was created, read, claimed under a condition and removed again")
+            Finding::ok("a blob was created, read, claimed with a condition and removed again")
         }
         (Some(Err(error)), None) => failed(error),
         (None, None) => stopped(),
@@ -128,7 +127,7 @@ fn written(probed: &Probed) -> Finding {
             };
             Finding::fail(
                 "BLOB_REFUSED",
-                format!("the blob {left}, which was written to find out, could not be removed{why}"),
+                format!("the test blob {left} could not be removed{why}"),
                 "delete that blob, and give the identity or the signature the right to delete",
             )
         }

@@ -11,7 +11,7 @@ use super::{
     stopped,
 };
 use crate::{
-    adapters::cosmos::{Access, Failed, Inspected, Options, Probed, Told},
+    adapters::cosmos::{Access, AccountProperties, Failed, Inspected, Options, Probed},
     domain::checks::{Checked, Finding, Kind, Problem, indexing, time_to_live},
 };
 
@@ -43,7 +43,7 @@ fn failed(failed: &Failed) -> Finding {
         return Finding::warn(
             failed.code,
             problem.text,
-            "raise the container's throughput, or see who else uses it; run this again when less is going on",
+            "raise the container's throughput, or check who else uses it; run this again when there is less load",
         );
     }
     Finding::Fail(match failed.message.contains("; ") {
@@ -85,9 +85,10 @@ impl Inspector<'_> {
     }
 
     async fn account(&self, options: &Options, access: Access, shared: &Shared) -> Vec<Checked> {
-        let asked = self.within(WHOLE_LIMIT, late("the account"), Told::ask(options, &access)).await;
-        let told = match asked {
-            Ok(Ok(told)) => told,
+        let asked =
+            self.within(WHOLE_LIMIT, late("the account"), AccountProperties::ask(options, &access)).await;
+        let properties = match asked {
+            Ok(Ok(properties)) => properties,
             Ok(Err(error)) => {
                 return skipped(Kind::CosmosAccount, Finding::of_error(error.code(), &error.to_string()));
             }
@@ -98,14 +99,14 @@ impl Inspector<'_> {
             Access::Token(_) => "with the credential",
         };
         let account = Finding::ok(format!("{} answers {access_by}", options.endpoint));
-        let regions = match told.regions(options) {
+        let regions = match properties.regions(options) {
             Ok(regions) => Finding::ok(format!("writes go to {regions}")),
             Err(error) => Finding::of_error(error.code(), &error.to_string()),
         };
         let one_region = regions.is_usable();
         let mut lines = vec![
             Checked::new(Kind::CosmosAccount, account),
-            Checked::new(Kind::CosmosConsistency, consistency(&told, options)),
+            Checked::new(Kind::CosmosConsistency, consistency(&properties, options)),
             Checked::new(Kind::CosmosRegions, regions),
         ];
         if !one_region {
@@ -113,7 +114,7 @@ impl Inspector<'_> {
             lines.extend(rest.map(|kind| Checked::new(kind, Finding::needs(Kind::CosmosRegions, ""))));
             return lines;
         }
-        let open = Box::pin(Inspected::open(options, access, &told));
+        let open = Box::pin(Inspected::open(options, access, &properties));
         let inspected = match self.within(WHOLE_LIMIT, late("the container"), open).await {
             Ok(Ok(inspected)) => inspected,
             other => {
@@ -131,7 +132,7 @@ impl Inspector<'_> {
         };
         let container = inspected.container();
         let name = format!("{}/{}", options.database, options.container);
-        let there = Finding::ok("there, with the partition key /deviceId");
+        let there = Finding::ok("it exists, with the partition key /deviceId");
         lines.push(Checked::about(Kind::CosmosContainer, name, there));
         let ttl = time_to_live(container.default_ttl, self.settings.document.tombstone_ttl);
         lines.push(Checked::new(Kind::CosmosTimeToLive, ttl));
@@ -153,20 +154,20 @@ impl Inspector<'_> {
 
     async fn query(&self, inspected: &Inspected) -> Finding {
         match self.within(WHOLE_LIMIT, late("query_items"), Box::pin(inspected.query())).await {
-            Ok(Ok(())) => Finding::ok("a look for flagged documents is answered"),
+            Ok(Ok(())) => Finding::ok("the query for flagged documents is answered"),
             Ok(Err(error)) => failed(&error),
             Err(finding) => finding,
         }
     }
 }
 
-fn consistency(told: &Told, options: &Options) -> Finding {
-    match told.consistency(options) {
+fn consistency(properties: &AccountProperties, options: &Options) -> Finding {
+    match properties.consistency(options) {
         Ok(Some(level @ ("Strong" | "BoundedStaleness" | "Session"))) => Finding::ok(level),
         Ok(unknown) => Finding::warn(
             "COSMOS_CONSISTENCY",
             format!(
-                "the account does not say a consistency level that is known: {}",
+                "the account reports no consistency level that twinsync knows: {}",
                 unknown.unwrap_or("none")
             ),
             "make sure that it is Session or stronger: `az cosmosdb show -n ACCOUNT -g GROUP --query consistencyPolicy`",
@@ -178,14 +179,14 @@ fn consistency(told: &Told, options: &Options) -> Finding {
 fn written(probed: &Probed) -> Finding {
     match (&probed.worked, &probed.left) {
         (Some(Ok(())), None) => {
-            Finding::ok("a document was created, read, replaced under a condition and removed again")
+            Finding::ok("a document was created, read, replaced with a condition and removed again")
         }
         (Some(Err(error)), None) => failed(error),
         (None, None) => stopped(),
         (_, Some(left)) => Finding::fail(
             "COSMOS_UNAVAILABLE",
-            format!("the document that was written to find out could not be removed: {left}"),
-            "delete that document; where the container has time to live, it ends by itself within five minutes",
+            format!("the test document could not be removed: {left}"),
+            "delete that document; if time to live is switched on for the container, it expires within five minutes",
         ),
     }
 }

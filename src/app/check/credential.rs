@@ -122,7 +122,7 @@ impl Inspector<'_> {
 
     fn assess(&self, expires: OffsetDateTime) -> Finding {
         if let Identity::Emulator { .. } = self.settings.credential.identity {
-            return Finding::ok("a fixed text in place of a token");
+            return Finding::ok("a fixed text instead of a token");
         }
         let left = expires - OffsetDateTime::now_utc();
         token(left.is_positive().then(|| left.unsigned_abs()))
@@ -172,7 +172,7 @@ impl Inspector<'_> {
             }
             Identity::Cli { tenant_id } => {
                 let of = tenant_id.as_ref().map(|tenant| format!(" in tenant {tenant}")).unwrap_or_default();
-                format!("who is logged in with the Azure CLI{of}")
+                format!("the user who is logged in with the Azure CLI{of}")
             }
             Identity::Emulator { .. } => "a fixed text, for emulators".to_owned(),
         };

@@ -138,7 +138,11 @@ impl Inspector<'_> {
         }
         let open = checkpoints::open_read_only(&self.settings.checkpoint.store, credential);
         let late = |late: String| {
-            Finding::fail("BLOB_UNAVAILABLE", format!("the checkpoints: {late}"), "check blob.container_url")
+            Finding::fail(
+                "BLOB_UNAVAILABLE",
+                format!("reading the checkpoints: {late}"),
+                "check blob.container_url",
+            )
         };
         let opened = self.within(WHOLE_LIMIT, late, open).await?;
         opened.map_err(|error| Finding::of_error(error.code(), &error.to_string()))
@@ -241,8 +245,10 @@ impl Inspector<'_> {
                     Ok(Err(error)) => (Attempt::Failed(problem(self, name, error)), None),
                     Err(_) if extent.is_empty => (Attempt::Quiet, None),
                     Err(_) => {
-                        let reason =
-                            format!("no event within {} s, although there are some", limit.as_secs());
+                        let reason = format!(
+                            "no event within {} s, although the partition has events",
+                            limit.as_secs()
+                        );
                         let error = SourceError::Lost { operation: "receiving", reason };
                         (Attempt::Failed(problem(self, name, error)), None)
                     }
@@ -269,7 +275,11 @@ impl Inspector<'_> {
         let options = start_options(self.settings, &AuditRequests::nobodys());
         let work = stored_positions(&**store, &options, name);
         let late = |late: String| {
-            Finding::fail("BLOB_UNAVAILABLE", format!("the checkpoints: {late}"), "check blob.container_url")
+            Finding::fail(
+                "BLOB_UNAVAILABLE",
+                format!("reading the checkpoints: {late}"),
+                "check blob.container_url",
+            )
         };
         let stored = self.within(WHOLE_LIMIT, late, work).await?;
         stored.map(Some).map_err(|error| Finding::of_error(error.code(), &error.to_string()))
@@ -301,7 +311,11 @@ impl Inspector<'_> {
         };
         let eventhubs = &self.settings.eventhubs;
         let late = |late: String| {
-            Finding::fail("BLOB_UNAVAILABLE", format!("the owners: {late}"), "check blob.container_url")
+            Finding::fail(
+                "BLOB_UNAVAILABLE",
+                format!("reading the owners: {late}"),
+                "check blob.container_url",
+            )
         };
         let list = store.list_ownerships(&eventhubs.namespace, name, &eventhubs.consumer_group);
         let listed = match self.within(WHOLE_LIMIT, late, list).await {

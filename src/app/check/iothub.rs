@@ -38,7 +38,7 @@ fn unanswered(trouble: &StoreError) -> Finding {
         StoreErrorKind::Throttled => Finding::warn(
             trouble.code,
             format!("the hub throttles: {}", trouble.message),
-            "see who else reads from it, raise its units, or lower iothub.share",
+            "check who else reads from it, raise its units, or lower iothub.share",
         ),
         StoreErrorKind::Unavailable | StoreErrorKind::Contradictory | StoreErrorKind::Newer => {
             failed(trouble.code, &trouble.message)
@@ -128,11 +128,13 @@ impl Inspector<'_> {
 async fn read(registry: &dyn TwinRegistry, hub: &Hub) -> Finding {
     let nobody = format!("twinsync-check-{:032x}", rand::random::<u128>());
     match registry.get(&TwinKey::device(&hub.name, nobody)).await {
-        Got::Absent(_) => Finding::ok("a twin that does not exist is answered with the hub's own 404"),
+        Got::Absent(_) => {
+            Finding::ok("a request for a twin that does not exist is answered with the hub's own 404")
+        }
         Got::Present(_) => Finding::fail(
             CODE,
-            "the hub shows a twin that cannot exist",
-            "check iothub.endpoint and what is in between: this is no IoT hub",
+            "the hub returned a twin that cannot exist",
+            "check iothub.endpoint, and any proxy or gateway on the way: this is not an IoT hub",
         ),
         Got::Unknown(trouble) => unanswered(&trouble),
     }

@@ -28,7 +28,7 @@ impl Inspector<'_> {
                     let failed = |late: String| {
                         Finding::fail(
                             http::Error::CODE,
-                            format!("somebody listens on {address} and gives {late}"),
+                            format!("another process listens on {address} and gives {late}"),
                             "stop that process, or set http.listen to another address",
                         )
                     };

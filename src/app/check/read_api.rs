@@ -37,7 +37,7 @@ impl Inspector<'_> {
         let failed = |late: String| {
             Finding::fail(
                 http::Error::CODE,
-                format!("somebody listens on {address} and gives {late}"),
+                format!("another process listens on {address} and gives {late}"),
                 "stop that process, or set serve.listen to another address",
             )
         };
@@ -49,17 +49,17 @@ impl Inspector<'_> {
 
     async fn certificate(&self, serve: &Serve) -> Finding {
         let Encryption::Files { certificate: file, key } = &serve.encryption else {
-            return Finding::Skipped("something in front speaks TLS, as serve.tls says".to_owned());
+            return Finding::Skipped("a proxy in front handles TLS, as serve.tls says".to_owned());
         };
         let unusable = |reason: String| {
             let (text, remedy) = match reason.split_once(": ") {
                 Some((text, remedy)) => (text.to_owned(), remedy.to_owned()),
-                None => (reason, "look at serve.certificate_file and serve.key_file".to_owned()),
+                None => (reason, "check serve.certificate_file and serve.key_file".to_owned()),
             };
             Finding::fail("CERTIFICATE_UNUSABLE", text, remedy)
         };
         let files = Files { certificate: file.clone(), key: key.clone() };
-        let late = |late: String| unusable(format!("the files of the certificate: {late}"));
+        let late = |late: String| unusable(format!("reading the files of the certificate: {late}"));
         match self.within(LIMIT, late, Tls::load(files)).await {
             Ok(Ok((tls, _))) => {
                 let milliseconds = tls.expires_at().unix_timestamp().saturating_mul(1_000);

@@ -64,7 +64,7 @@ pub(super) fn line(before: Option<Area>, checked: &Checked) -> String {
     ));
     if let Some(problem) = checked.finding.problem() {
         let indent = " ".repeat(VERDICT_WIDTH + 3);
-        text.push_str(&format!("\n{indent}to mend it: {}", printable(&problem.remedy, false)));
+        text.push_str(&format!("\n{indent}to fix it: {}", printable(&problem.remedy, false)));
         text.push_str(&format!("\n{indent}more: {} ({})", problem.code, page(problem.code)));
     }
     text
@@ -104,7 +104,7 @@ mod tests {
         let text = line(Some(Area::Credential), &Checked::about(Kind::Clock, "here", wrong));
         assert_eq!(
             text,
-            "  fail    clock                  here: it is\\u{1b}[2J late\n          to mend it: set it\n          more: CLOCK_SKEW (docs/errors/CLOCK_SKEW.md)"
+            "  fail    clock                  here: it is\\u{1b}[2J late\n          to fix it: set it\n          more: CLOCK_SKEW (docs/errors/CLOCK_SKEW.md)"
         );
         let first = line(None, &Checked::new(Kind::Clock, Finding::ok("right")));
         assert!(first.starts_with("\nCredential and clock\n  ok      clock "), "{first}");

@@ -23,13 +23,13 @@ pub(super) struct Arguments {
     sources: Sources,
     #[command(flatten)]
     filter: Filter,
-    /// Every dead letter; needed where no filter is given.
+    /// Selects all dead letters; required if no filter is given.
     #[arg(long, conflicts_with_all = ["letters", "reasons", "device", "stream", "partition", "sequence_number"])]
     all: bool,
-    /// Says what would be removed and removes nothing.
+    /// Reports what would be removed, and removes nothing.
     #[arg(long)]
     dry_run: bool,
-    /// One JSON object per line: a dead letter each, then the counts.
+    /// Prints one JSON object per line: each dead letter, then the counts.
     #[arg(long)]
     json: bool,
 }
@@ -64,8 +64,7 @@ struct Summary {
 /// Removes the matching dead letters.
 pub(super) async fn run(arguments: &Arguments) -> Result<(), Error> {
     if arguments.filter.is_empty() && !arguments.all {
-        let message =
-            "discard removes letters for good: say which, e.g. --reason CODE or --device ID, or --all";
+        let message = "discard removes dead letters permanently: select some, e.g. --reason CODE or --device ID, or use --all";
         return Err(Error::Usage(message.to_owned()));
     }
     let settings = arguments.sources.load()?;
@@ -108,7 +107,7 @@ pub(super) async fn run(arguments: &Arguments) -> Result<(), Error> {
         output::json(&summary)?;
     } else {
         output::line(match (summary.letters, arguments.dry_run) {
-            (0, _) => "no letter matches".to_owned(),
+            (0, _) => "no dead letter matches".to_owned(),
             (count, true) => format!("{} would be removed; nothing was", output::letters(count)),
             (_, false) => format!("{} removed", output::letters(summary.removed)),
         })?;
@@ -140,7 +139,7 @@ async fn remove(
     }
     match archive.remove(name, version).await {
         Ok(Removed::Gone) => Ok(()),
-        Ok(Removed::Changed) => Err("it was replaced meanwhile and stays".to_owned()),
+        Ok(Removed::Changed) => Err("it was replaced in the meantime and is kept".to_owned()),
         Err(error) => Err(error.to_string()),
     }
 }

@@ -17,10 +17,10 @@ pub(super) struct Filter {
     /// Only dead letters with this reason code; may be given several times.
     #[arg(long = "reason", value_name = "CODE", value_parser = PossibleValuesParser::new(reasons()))]
     pub(super) reasons: Vec<String>,
-    /// Only dead letters of this device and its modules; case counts.
+    /// Only dead letters of this device and its modules; case-sensitive.
     #[arg(long, value_name = "ID", value_parser = NonEmptyStringValueParser::new())]
     pub(super) device: Option<String>,
-    /// Only dead letters from this Event Hub; case does not count.
+    /// Only dead letters from this Event Hub; not case-sensitive.
     #[arg(long, value_name = "HUB", value_parser = NonEmptyStringValueParser::new())]
     pub(super) stream: Option<String>,
     /// Only dead letters from this partition.
@@ -41,7 +41,7 @@ fn letter(text: &str) -> Result<String, String> {
     let name = text.strip_suffix(".json").unwrap_or(text).to_lowercase();
     match name.split('/').collect::<Vec<_>>()[..] {
         [stream, partition, number] if ![stream, partition, number].contains(&"") => Ok(name),
-        _ => Err("name a letter as `list` prints it: stream/partition/sequence number".to_owned()),
+        _ => Err("name a dead letter as `list` prints it: stream/partition/sequence number".to_owned()),
     }
 }
 
@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn letters_are_named_as_they_are_listed() {
+    fn dead_letters_are_named_as_they_are_listed() {
         assert_eq!(letter("Twins/0/7.json").unwrap(), "twins/0/7");
         assert_eq!(letter("twins/0/7.2").unwrap(), "twins/0/7.2");
         for bad in ["7", "twins/7", "twins//7", "/twins/0/7", "a/b/c/d", ""] {
@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn a_letter_has_to_match_every_kind_of_filter() {
+    fn a_dead_letter_has_to_match_every_kind_of_filter() {
         let partition = Arc::new(PartitionId { stream: "twins".into(), partition: "0".into() });
         let name = |name: &str| LetterName::new(Arc::clone(&partition), name);
         let filter = Filter { stream: Some("Twins".into()), sequence_number: Some(7), ..Filter::default() };

@@ -30,10 +30,10 @@ pub(super) struct Arguments {
     sources: Sources,
     #[command(flatten)]
     filter: Filter,
-    /// Dead letters to list at most; the counts are of all that match. Default: 50, with --json all.
+    /// Maximum number of dead letters to list; the counts include all that match. Default: 50; with --json, all.
     #[arg(long, value_name = "NUMBER")]
     limit: Option<usize>,
-    /// One JSON object per line: a dead letter each, then the counts.
+    /// Prints one JSON object per line: each dead letter, then the counts.
     #[arg(long)]
     json: bool,
 }
@@ -123,7 +123,7 @@ pub(super) async fn run(arguments: &Arguments) -> Result<(), Error> {
 /// The text output: counts by reason, then the dead letters.
 fn text(summary: &Summary, rows: &[Row]) -> String {
     if summary.letters == 0 {
-        return "no letter matches".to_owned();
+        return "no dead letter matches".to_owned();
     }
     let heads = ["REASON", "COUNT", "FIRST", "LAST", "PARTITIONS"].map(str::to_owned);
     let groups = summary.reasons.iter().map(|(reason, group)| {

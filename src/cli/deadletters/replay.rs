@@ -31,10 +31,10 @@ pub(super) struct Arguments {
     sources: Sources,
     #[command(flatten)]
     filter: Filter,
-    /// Says what each dead letter would lead to, writes nothing and removes nothing.
+    /// Reports what would happen to each dead letter; writes and removes nothing.
     #[arg(long)]
     dry_run: bool,
-    /// One JSON object per line: a dead letter each, then the counts.
+    /// Prints one JSON object per line: each dead letter, then the counts.
     #[arg(long)]
     json: bool,
 }
@@ -124,7 +124,7 @@ async fn conclude(
         false => Removal::Untouched,
         true => match archive.remove(&name, &version).await {
             Ok(Removed::Gone) => Removal::Removed,
-            Ok(Removed::Changed) => Removal::Failed("it was replaced meanwhile and stays".to_owned()),
+            Ok(Removed::Changed) => Removal::Failed("it was replaced in the meantime and is kept".to_owned()),
             Err(error) => Removal::Failed(format!("{error}; replaying it again is harmless")),
         },
     };
@@ -214,7 +214,7 @@ impl Report {
             output::line(text(summary))?;
         }
         let stay = (summary.stay > 0 && !summary.dry_run)
-            .then(|| format!("{} still cannot be applied and stay", output::letters(summary.stay)));
+            .then(|| format!("{} still cannot be applied and are kept", output::letters(summary.stay)));
         let failed = (summary.failed > 0).then(|| match summary.dry_run {
             true => format!("the outcome of {} is not known", output::letters(summary.failed)),
             false => format!("{} could not be removed", output::letters(summary.failed)),
@@ -226,7 +226,7 @@ impl Report {
 
 fn text(summary: &Summary) -> String {
     if summary.letters == 0 {
-        return "no letter matches".to_owned();
+        return "no dead letter matches".to_owned();
     }
     let outcomes: Vec<_> = summary.outcomes.iter().map(|(name, count)| format!("{count} {name}")).collect();
     let letters = output::letters(summary.letters);

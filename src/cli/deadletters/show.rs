@@ -24,7 +24,7 @@ pub(super) struct Arguments {
     sources: Sources,
     #[command(flatten)]
     filter: Filter,
-    /// One JSON object, in the form in which the dead letter is stored.
+    /// Prints one JSON object, in the form in which the dead letter is stored.
     #[arg(long)]
     json: bool,
 }
@@ -41,16 +41,16 @@ pub(super) async fn run(arguments: &Arguments) -> Result<(), Error> {
             return Err(Error::Failed(format!("{name} {}", unreadable.reason())));
         }
         None if arguments.json => return Ok(()),
-        None => return output::line("no letter matches"),
+        None => return output::line("no dead letter matches"),
     };
     if scan.next().await?.is_some() {
         let name = printable(&found.name.to_string(), false);
         let message =
-            format!("several letters match; show takes one, e.g. `twinsync deadletters show {name}`");
+            format!("several dead letters match; show takes one, e.g. `twinsync deadletters show {name}`");
         return Err(Error::Usage(message));
     }
     let stored = dead_letters::to_value(&found.letter)
-        .map_err(|error| Error::Failed(format!("cannot print the letter: {error}")))?;
+        .map_err(|error| Error::Failed(format!("cannot print the dead letter: {error}")))?;
     if arguments.json {
         return output::json(&named(&found, stored));
     }
@@ -107,7 +107,7 @@ fn text(found: &Found, stored: &Value) -> String {
         }
         (_, body) => {
             let body = body.as_str().unwrap_or_default();
-            text.push_str(&format!("\nbody, {bytes} bytes that are no text, in base64\n{body}\n"));
+            text.push_str(&format!("\nbody, {bytes} bytes that are not text, in base64\n{body}\n"));
         }
     }
     text

@@ -45,7 +45,7 @@ impl Check<'_> {
         if declared.len() > COUNTS_MAX {
             self.problem(
                 &format!("counts.{COUNTS_MAX}.name"),
-                format!("there are more than {COUNTS_MAX} counts: one with group_by takes the place of many"),
+                format!("there are more than {COUNTS_MAX} counts: one count with group_by can replace many"),
             );
         }
         if self.problems.len() > before {

@@ -15,7 +15,7 @@ const TOKEN_MAX: usize = 1024;
 const IDLE_TIMEOUTS: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(600);
 
 /// How to come by a token.
-const MAKE_ONE: &str = "make one with: openssl rand -hex 32";
+const MAKE_ONE: &str = "create one with: openssl rand -hex 32";
 
 impl Check<'_> {
     pub(super) fn http(&mut self, raw: &raw::Http) -> Option<Http> {
@@ -26,7 +26,7 @@ impl Check<'_> {
         let idle_timeout = self.parse("http.idle_timeout", &raw.idle_timeout, idle_timeout);
         let token = match (written?, kept?) {
             (Some(_), Some(_)) => {
-                self.problem("http.token_file", "stands beside http.token: set one of them");
+                self.problem("http.token_file", "is set together with http.token: set only one of them");
                 return None;
             }
             (written, kept) => written.or(kept),
@@ -54,11 +54,11 @@ fn idle_timeout(text: &str) -> Result<Duration, String> {
 
 fn token(text: &str) -> Result<Secret, String> {
     if text.trim() != text {
-        return Err("has white space around it, which nobody would repeat: remove it".to_owned());
+        return Err("begins or ends with white space: remove it".to_owned());
     }
     if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
         return Err(format!(
-            "has characters that cannot stand in an HTTP header: use letters, digits and signs of ASCII without spaces; {MAKE_ONE}"
+            "has characters that are not allowed in an HTTP header: use ASCII letters, digits and punctuation without spaces; {MAKE_ONE}"
         ));
     }
     match text.len() {
@@ -95,7 +95,7 @@ mod tests {
 
     fn refusal(found: Result<Secret, String>) -> String {
         let message = found.expect_err("must be refused");
-        assert!(!message.contains("0123456789"), "no part of a token in a message: {message}");
+        assert!(!message.contains("0123456789"), "a part of the token is in the message: {message}");
         message
     }
 
@@ -106,11 +106,11 @@ mod tests {
         for (text, hint) in [
             (GOOD[1..].to_owned(), "shorter than 32 characters"),
             ("a".repeat(TOKEN_MAX + 1), "longer than 1024"),
-            (format!(" {GOOD}"), "white space around it"),
-            (format!("{GOOD}\n"), "white space around it"),
-            (" ".repeat(40), "white space around it"),
-            (GOOD.replace('a', " "), "cannot stand in an HTTP header"),
-            (GOOD.replace('a', "ä"), "cannot stand in an HTTP header"),
+            (format!(" {GOOD}"), "begins or ends with white space"),
+            (format!("{GOOD}\n"), "begins or ends with white space"),
+            (" ".repeat(40), "begins or ends with white space"),
+            (GOOD.replace('a', " "), "not allowed in an HTTP header"),
+            (GOOD.replace('a', "ä"), "not allowed in an HTTP header"),
         ] {
             let message = refusal(token(&text));
             assert!(message.contains(hint), "{message}");
@@ -130,9 +130,9 @@ mod tests {
         for (content, hint) in [
             (String::new(), "empty file"),
             ("\n".to_owned(), "empty file"),
-            (format!("{GOOD}\n\n"), "white space around it"),
-            (format!("{GOOD} \n"), "white space around it"),
-            (format!("{GOOD}\n{GOOD}\n"), "cannot stand in an HTTP header"),
+            (format!("{GOOD}\n\n"), "begins or ends with white space"),
+            (format!("{GOOD} \n"), "begins or ends with white space"),
+            (format!("{GOOD}\n{GOOD}\n"), "not allowed in an HTTP header"),
             ("short\n".to_owned(), "shorter than"),
             ("a".repeat(1 << 20), "longer than"),
         ] {

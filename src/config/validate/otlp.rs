@@ -60,13 +60,13 @@ impl Check<'_> {
 fn endpoint(text: &str) -> Result<Url, String> {
     const EXAMPLE: &str = "write e.g. \"http://127.0.0.1:4318\"";
     // The URL itself may contain a secret.
-    let mut url = Url::parse(text).map_err(|error| format!("is no URL ({error}): {EXAMPLE}"))?;
+    let mut url = Url::parse(text).map_err(|error| format!("is not a URL ({error}): {EXAMPLE}"))?;
     match url.scheme() {
         "http" | "https" if url.has_host() => {}
-        _ => return Err(format!("is no address of a receiver over HTTP: {EXAMPLE}")),
+        _ => return Err(format!("is not the address of an HTTP receiver: {EXAMPLE}")),
     }
     if !url.username().is_empty() || url.password().is_some() || url.query().is_some() {
-        return Err("holds more than an address: put what is secret into otlp.headers".to_owned());
+        return Err("contains more than an address: put secrets into otlp.headers".to_owned());
     }
     let path = format!("{}/{TRACES}", url.path().trim_end_matches('/'));
     url.set_path(&path);
@@ -77,11 +77,11 @@ fn headers(text: &str) -> Result<Vec<(String, Secret)>, String> {
     let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
     let pairs = pairs(text, "header")?.into_iter().map(|(name, value)| {
         if !name.bytes().all(is_token) {
-            return Err("has a header whose name is none: write name=value,name=value".to_owned());
+            return Err("has a header with an invalid name: write name=value,name=value".to_owned());
         }
         match value.bytes().all(|byte| byte == b'\t' || (b' '..=b'~').contains(&byte)) {
             true => Ok((name, Secret::new(&value))),
-            false => Err(format!("has a value that no header can have, that of {name:?}")),
+            false => Err(format!("has a value that is not allowed in a header, that of {name:?}")),
         }
     });
     pairs.collect()
@@ -91,11 +91,14 @@ fn headers(text: &str) -> Result<Vec<(String, Secret)>, String> {
 fn pairs(text: &str, what: &str) -> Result<Vec<(String, String)>, String> {
     let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
     let pair = |part: &str| {
-        let (name, value) = part.split_once('=').filter(|(name, _)| !name.trim().is_empty()).ok_or_else(|| {
-            format!("holds something that is no {what}: write name=value,name=value; a comma in a value is %2C")
-        })?;
+        let (name, value) =
+            part.split_once('=').filter(|(name, _)| !name.trim().is_empty()).ok_or_else(|| {
+                format!(
+                    "has a part that is no {what}: write name=value,name=value; a comma in a value is %2C"
+                )
+            })?;
         let value = percent_decode_str(value.trim()).decode_utf8();
-        let value = value.map_err(|_| format!("has a value that is no UTF-8, that of {:?}", name.trim()))?;
+        let value = value.map_err(|_| format!("has a value that is not UTF-8, that of {:?}", name.trim()))?;
         Ok((name.trim().to_owned(), value.into_owned()))
     };
     parts.map(pair).collect()

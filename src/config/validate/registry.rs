@@ -58,13 +58,19 @@ impl Check<'_> {
             if hubs.iter().any(|other| other.name == hub.name) {
                 self.problem(
                     "iothub.connection_strings",
-                    format!("names the hub {:?}, which iothub.hosts names, too: choose one way", hub.name),
+                    format!(
+                        "names the hub {:?}, which iothub.hosts names too: name it in one of them only",
+                        hub.name
+                    ),
                 );
             }
             hubs.push(hub);
         }
         if let Some(nobodys) = endpoints.names().find(|name| hubs.iter().all(|hub| hub.name != **name)) {
-            self.problem("iothub.endpoint", format!("has an address for {nobodys:?}, which is no hub above"));
+            self.problem(
+                "iothub.endpoint",
+                format!("has an address for {nobodys:?}, which is not a configured hub"),
+            );
         }
         for hub in &mut hubs {
             hub.endpoint = endpoints.of(&hub.name).cloned();
@@ -89,7 +95,7 @@ impl Check<'_> {
             if with_tokens.any(|hub| hub.endpoint.is_none()) {
                 self.problem(
                     "iothub.hosts",
-                    "needs another credential.kind, or iothub.endpoint: the emulator's fixed token means nothing to Azure",
+                    "needs another credential.kind, or iothub.endpoint: Azure does not accept the emulator's fixed token",
                 );
             }
         } else if endpoints.urls().any(|url| is_plain(url) && !is_loopback(url)) {

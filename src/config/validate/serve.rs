@@ -19,9 +19,9 @@ use super::{
 use crate::domain::id::HubName;
 
 /// The advice for `serve.connection_strings`.
-const WRITE: &str = "write what clients are given, \
-                     HostName=twins.contoso.example;SharedAccessKeyName=dashboards;SharedAccessKey=KEY, with a key of your own: \
-                     openssl rand -base64 32";
+const WRITE: &str = "write the connection string that clients use, \
+                     HostName=twins.contoso.example;SharedAccessKeyName=dashboards;SharedAccessKey=KEY, with a key \
+                     of your own: openssl rand -base64 32";
 /// Minimum length of a key, in bytes. Keys that Azure generates have 32.
 const KEY_MIN: usize = 16;
 /// Maximum number of concurrent queries. Each may hold a page of large twins.
@@ -101,7 +101,7 @@ impl Check<'_> {
             if !(raw.certificate_file.is_empty() && raw.key_file.is_empty()) {
                 self.problem(
                     "serve.tls",
-                    "\"ingress\" leaves TLS to something in front, and there are files for TLS here: use \"files\", or remove them",
+                    "\"ingress\" leaves TLS to a proxy in front, but certificate files are set: use \"files\", or remove them",
                 );
                 return None;
             }
@@ -110,7 +110,7 @@ impl Check<'_> {
         let mut file = |key: &str, text: &str| {
             let needed = |message| {
                 format!(
-                    "{message}: name a file in PEM, or set serve.tls = \"ingress\" where something in front speaks TLS"
+                    "{message}: name a file in PEM, or set serve.tls = \"ingress\" if a proxy in front handles TLS"
                 )
             };
             self.parse(key, text, |text| directory(text).map_err(needed))
@@ -154,7 +154,10 @@ impl Check<'_> {
             (Some(name), [_, ..]) => match known(&name) {
                 Some(hub) => Some((Some(name), Some(hub.host.clone()))),
                 None => {
-                    self.problem("serve.hub", format!("{:?} is none of the hubs in [iothub]", name.as_str()));
+                    self.problem(
+                        "serve.hub",
+                        format!("{:?} is not one of the hubs in [iothub]", name.as_str()),
+                    );
                     None
                 }
             },
@@ -211,7 +214,7 @@ fn add(policies: &mut Vec<Policy>, name: String, key: Secret) -> Result<(), Stri
         Some(policy) if policy.secondary_key.is_none() => policy.secondary_key = Some(key),
         Some(_) => {
             return Err(format!(
-                "has more than two keys for the policy {name:?}: two are enough to change them"
+                "has more than two keys for the policy {name:?}: two are enough for replacing a key"
             ));
         }
     }
@@ -274,7 +277,7 @@ fn authority(text: &str) -> Result<Url, String> {
     let is_plain = url.query().is_none() && url.fragment().is_none() && matches!(url.path(), "" | "/");
     match url.scheme() == "https" && url.host_str().is_some() && url.username().is_empty() && is_plain {
         true => Ok(url),
-        false => Err(format!("is not an https address without anything behind the host: {EXAMPLE}")),
+        false => Err(format!("is not an https address that ends with the host: {EXAMPLE}")),
     }
 }
 

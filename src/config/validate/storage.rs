@@ -43,7 +43,7 @@ impl Check<'_> {
             _ if !signed && emulated && !is_loopback(&url) => {
                 self.problem(
                     "blob.container_url",
-                    "has no signature, and the emulator's fixed token means nothing to this account: append a SAS, or \
+                    "has no signature, and this account does not accept the emulator's fixed token: append a SAS, or \
                      use another credential.kind",
                 );
                 return None;

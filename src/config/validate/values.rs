@@ -42,7 +42,7 @@ pub(super) fn count(text: &str, max: u32) -> Result<NonZeroU32, String> {
 
 pub(super) fn positive_duration(text: &str) -> Result<Duration, String> {
     human::parse_duration(text).and_then(|duration| match duration.is_zero() {
-        true => Err(format!("{text:?} must be longer than nothing")),
+        true => Err(format!("{text:?} must be longer than 0")),
         false => Ok(duration),
     })
 }
@@ -73,7 +73,7 @@ pub(super) fn grace(text: &str) -> Result<Duration, String> {
 
 pub(super) fn positive_size(text: &str) -> Result<usize, String> {
     human::parse_size(text).and_then(|size| match size {
-        0 => Err(format!("{text:?} must be more than nothing")),
+        0 => Err(format!("{text:?} must be more than 0")),
         size => Ok(size),
     })
 }
@@ -83,7 +83,7 @@ pub(super) fn retention(text: &str) -> Result<Duration, String> {
     let duration = human::parse_duration(text)?;
     match RETENTION.contains(&duration) {
         true => Ok(duration),
-        false => Err(format!("{text:?} is none that Event Hubs knows: give \"1h\" to \"90d\"")),
+        false => Err(format!("{text:?} is not a retention that Event Hubs supports: give \"1h\" to \"90d\"")),
     }
 }
 
@@ -158,7 +158,7 @@ pub(super) fn amqp_endpoint(text: &str) -> Result<Url, String> {
         return Err(format!("{text:?} is not an AMQP address: {EXAMPLE}"));
     }
     if !url.username().is_empty() || url.password().is_some() {
-        return Err(format!("holds a user or password: {EXAMPLE} and see [credential]"));
+        return Err(format!("contains a user name or password: {EXAMPLE} and see [credential]"));
     }
     Ok(url)
 }
@@ -172,13 +172,13 @@ pub(super) fn cosmos_endpoint(text: &str, local: impl Fn(&Url) -> bool) -> Resul
     // The text is not repeated until it is known to contain no secret: it may be any URL.
     let url = Url::parse(text).map_err(|error| format!("is not a URL ({error}): {EXAMPLE}"))?;
     if !url.username().is_empty() || url.password().is_some() {
-        return Err(format!("holds a user or password: {EXAMPLE} and put a key into cosmos.key"));
+        return Err(format!("contains a user name or password: {EXAMPLE} and put a key into cosmos.key"));
     }
     if url.query().is_some() || url.fragment().is_some() {
-        return Err(format!("holds a query or fragment, as a signature would be: {EXAMPLE}"));
+        return Err(format!("contains a query or fragment, such as a signature: {EXAMPLE}"));
     }
     if !matches!(url.path(), "" | "/") {
-        return Err(format!("holds a path: {EXAMPLE}; database and container are keys of their own"));
+        return Err(format!("contains a path: {EXAMPLE}; database and container are keys of their own"));
     }
     match (url.scheme(), url.host_str()) {
         ("https" | "http", None | Some("")) => Err(format!("{text:?} names no host: {EXAMPLE}")),

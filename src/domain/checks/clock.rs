@@ -44,10 +44,10 @@ impl Measured {
 /// Evaluates the measurements of all services that answered.
 pub fn clock(measured: &[Measured]) -> Finding {
     const REMEDY: &str =
-        "let NTP set this machine's clock, e.g. `timedatectl set-ntp true`, or mend the clock of its host";
+        "let NTP set this machine's clock, e.g. `timedatectl set-ntp true`, or correct the clock of its host";
     let worst = measured.iter().max_by(|a, b| a.certain().total_cmp(&b.certain()));
     let Some(worst) = worst else {
-        return Finding::Skipped("no service that tells its time has answered".to_owned());
+        return Finding::Skipped("no service that reports its time has answered".to_owned());
     };
     let text = format!("this machine's clock is {}", worst.words());
     if worst.certain() >= FAIL_SECONDS {
@@ -61,7 +61,7 @@ pub fn clock(measured: &[Measured]) -> Finding {
     } else {
         let names: Vec<_> = measured.iter().map(|measured| measured.service.as_str()).collect();
         Finding::ok(format!(
-            "as {} tell the time, within {:.0} s",
+            "agrees with the time of {}, within {:.0} s",
             names.join(", "),
             worst.ahead_seconds.abs().ceil().max(1.0)
         ))
@@ -84,7 +84,7 @@ mod tests {
         assert_eq!((verdict(0.0, 0.1), verdict(30.0, 0.1)), (Verdict::Ok, Verdict::Ok));
         assert_eq!((verdict(31.0, 0.1), verdict(-31.0, 0.1)), (Verdict::Warn, Verdict::Warn));
         assert_eq!((verdict(301.0, 0.1), verdict(-301.0, 0.1)), (Verdict::Fail, Verdict::Fail));
-        assert_eq!(verdict(35.0, 20.0), Verdict::Ok, "a slow answer proves little");
+        assert_eq!(verdict(35.0, 20.0), Verdict::Ok, "a slow answer is no proof");
     }
 
     #[test]

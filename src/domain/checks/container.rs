@@ -53,7 +53,7 @@ pub fn time_to_live(default: DefaultTtl, tombstones: Duration) -> Finding {
                           CONTAINER --ttl -1`";
     match default {
         DefaultTtl::Forever => {
-            Finding::ok(format!("switched on: tombstones go after {}", words::duration(tombstones)))
+            Finding::ok(format!("switched on: tombstones expire after {}", words::duration(tombstones)))
         }
         DefaultTtl::Off => Finding::warn(
             "COSMOS_TIME_TO_LIVE",
@@ -63,7 +63,7 @@ pub fn time_to_live(default: DefaultTtl, tombstones: Duration) -> Finding {
         DefaultTtl::Seconds(seconds) => Finding::fail(
             "COSMOS_TIME_TO_LIVE",
             format!(
-                "documents of twins that do not change are deleted after {}, without a word",
+                "documents of twins that do not change are deleted after {}, without notice",
                 words::duration(Duration::from_secs(seconds.into()))
             ),
             REMEDY,
@@ -76,12 +76,12 @@ pub fn indexing(policy: Option<&Indexing>) -> Finding {
     const REMEDY: &str = "apply deploy/cosmos/indexing-policy.json: `az cosmosdb sql container update -a ACCOUNT -g GROUP -d \
                           DATABASE -n CONTAINER --idx @indexing-policy.json`";
     let Some(policy) = policy else {
-        return Finding::Skipped("the account does not tell its indexing policy".to_owned());
+        return Finding::Skipped("the account does not report its indexing policy".to_owned());
     };
     if !policy.is_on {
         return Finding::warn(
             "COSMOS_INDEXING",
-            "there is no index: each look for flagged documents reads the whole container, at its cost",
+            "there is no index: each query for flagged documents reads the whole container and pays for it in request units",
             REMEDY,
         );
     }
@@ -90,7 +90,7 @@ pub fn indexing(policy: Option<&Indexing>) -> Finding {
         return Finding::warn(
             "COSMOS_INDEXING",
             format!(
-                "{} not indexed: each look for flagged documents reads the whole container, at its cost",
+                "{} not indexed: each query for flagged documents reads the whole container and pays for it in request units",
                 list(&missing)
             ),
             REMEDY,
@@ -101,7 +101,7 @@ pub fn indexing(policy: Option<&Indexing>) -> Finding {
         return Finding::warn(
             "COSMOS_INDEXING",
             format!(
-                "{} indexed, which nobody queries by: each change of a twin pays for it in request units",
+                "{} indexed, although no query uses that: each change of a twin pays for it in request units",
                 list(&idle)
             ),
             REMEDY,

@@ -53,7 +53,7 @@ pub fn directory(key: &str, code: &'static str, path: &Path, found: &Directory) 
                 code,
                 format!("{place} cannot be written: {reason}"),
                 format!(
-                    "give the user of twinsync the right to it, e.g. `chown`, or set {key} to another directory"
+                    "give the user of twinsync write permission, e.g. with `chown`, or set {key} to another directory"
                 ),
             );
         }
@@ -62,7 +62,7 @@ pub fn directory(key: &str, code: &'static str, path: &Path, found: &Directory) 
                 code,
                 format!("{place} can be written, but what was written cannot be removed: {reason}"),
                 format!(
-                    "mend the rights of the directory and remove that file, or set {key} to another directory"
+                    "fix the permissions of the directory and remove that file, or set {key} to another directory"
                 ),
             );
         }
@@ -87,11 +87,11 @@ pub fn directory(key: &str, code: &'static str, path: &Path, found: &Directory) 
         return Finding::warn(
             "STORAGE_FULL",
             format!("{place} is slow: one small file took {}", words::duration(found.took)),
-            format!("see what else uses that disk, or set {key} to a directory on a faster one"),
+            format!("check what else uses that disk, or set {key} to a directory on a faster one"),
         );
     }
     let state = match found.writable {
-        Writable::CanBeMade => "does not exist yet, and can be made",
+        Writable::CanBeMade => "does not exist yet, and can be created",
         Writable::Yes | Writable::No(_) | Writable::Left(_) => "can be written",
     };
     let free = found.free_bytes.map(|free| format!(", {} free", words::bytes(free))).unwrap_or_default();
@@ -100,11 +100,11 @@ pub fn directory(key: &str, code: &'static str, path: &Path, found: &Directory) 
 
 fn space(key: &str, path: &Path, found: &Directory) -> Option<Finding> {
     let problem = |what: String| {
-        let remedy = format!("make room on its disk, or set {key} to a directory on another one");
+        let remedy = format!("free space on its disk, or set {key} to a directory on another one");
         Problem::new("STORAGE_FULL", format!("{}: {what}", path.display()), remedy)
     };
     if found.free_files == Some(0) {
-        return Some(Finding::Fail(problem("the disk has no room for another file (inodes)".to_owned())));
+        return Some(Finding::Fail(problem("the disk has no free inode for another file".to_owned())));
     }
     let free = found.free_bytes?;
     let told = || problem(format!("only {} are free", words::bytes(free)));
@@ -142,7 +142,7 @@ mod tests {
         use Verdict::{Fail, Ok, Warn};
         for (found, verdict, code, words) in [
             (good(), Ok, None, "5.0 GiB free"),
-            (Directory { writable: Writable::CanBeMade, ..good() }, Ok, None, "can be made"),
+            (Directory { writable: Writable::CanBeMade, ..good() }, Ok, None, "can be created"),
             (
                 Directory { held_by: Some("process 7".into()), ..good() },
                 Ok,
@@ -169,7 +169,7 @@ mod tests {
             ),
             (Directory { free_bytes: Some(200 << 20), ..good() }, Warn, Some("STORAGE_FULL"), "200 MiB"),
             (Directory { free_bytes: Some(0), ..good() }, Fail, Some("STORAGE_FULL"), "0 B"),
-            (Directory { free_files: Some(0), ..good() }, Fail, Some("STORAGE_FULL"), "inodes"),
+            (Directory { free_files: Some(0), ..good() }, Fail, Some("STORAGE_FULL"), "no free inode"),
             (Directory { free_bytes: None, ..good() }, Ok, None, "can be written"),
             (Directory { took: Duration::from_secs(2), ..good() }, Warn, Some("STORAGE_FULL"), "2 s"),
         ] {

@@ -56,9 +56,9 @@ pub fn group(group: &str, attached: &[Attached]) -> Finding {
     let quiet = attached.len() - proved;
     let text = match (proved, quiet) {
         (_, 0) => "an event was received from each partition".to_owned(),
-        (0, _) => "nobody refused; there was no event to receive".to_owned(),
+        (0, _) => "reading was allowed; there was no event to receive".to_owned(),
         (_, quiet) => format!(
-            "events were received; {} held none, and nobody refused",
+            "events were received; {} had none, but reading was allowed",
             words::count(quiet, "partition")
         ),
     };
@@ -160,27 +160,27 @@ pub fn checkpoints(found: &[(String, Found, Extent)], goes: Goes) -> Finding {
             Goes::Nowhere => Finding::fail(
                 "CHECKPOINT_INVALID",
                 text,
-                "set checkpoint.on_invalid = \"earliest\" to begin at the oldest event, or \"earliest_and_audit\" with [iothub] to \
-                 find what passed unseen as well",
+                "set checkpoint.on_invalid = \"earliest\" to begin at the oldest event, or \"earliest_and_audit\" \
+                 with [iothub] to find the missed changes as well",
             ),
             Goes::On => Finding::warn(
                 "CHECKPOINT_INVALID",
-                format!("{text}; a start goes on at the oldest event, and what passed unseen is not found"),
+                format!("{text}; a start continues at the oldest event, and missed changes are not found"),
                 "run `twinsync audit --repair` after the start, or set checkpoint.on_invalid = \"earliest_and_audit\"",
             ),
             Goes::OnWithAudit => Finding::warn(
                 "CHECKPOINT_INVALID",
-                format!("{text}; a start goes on at the oldest event, and audits"),
-                "nothing is to be done if the Event Hub was re-created on purpose; else raise its retention",
+                format!("{text}; a start continues at the oldest event, and begins an audit"),
+                "do nothing if the Event Hub was re-created on purpose; otherwise raise its retention",
             ),
         };
     }
     let events = words::count(usize::try_from(behind).unwrap_or(usize::MAX), "event");
     Finding::ok(match fresh {
-        0 => format!("all fit their partitions; {events} to come"),
+        0 => format!("all fit their partitions; {events} to receive"),
         fresh if fresh == found.len() => "none yet: a start begins as eventhubs.start says".to_owned(),
         fresh => {
-            format!("{} without one; the others fit, {events} to come", words::count(fresh, "partition"))
+            format!("{} without one; the others fit, {events} to receive", words::count(fresh, "partition"))
         }
     })
 }
@@ -195,7 +195,7 @@ pub fn retention(told: Duration, tombstones: Duration) -> Finding {
     if tombstones < told.saturating_add(ROOM) {
         return Finding::warn(
             "EVENTHUBS_RETENTION",
-            format!("{text}: a replay that takes long can bring a deleted twin back"),
+            format!("{text}: a late replay can bring a deleted twin back"),
             format!("set document.tombstone_ttl = \"{}d\" or longer", told.as_secs().div_ceil(86_400) + 7),
         );
     }
@@ -208,7 +208,7 @@ pub fn retention(told: Duration, tombstones: Duration) -> Finding {
 /// configured; nothing shows that it is shorter. The service takes some time to delete expired events.
 pub fn oldest(age: Option<Duration>, told: Duration, tombstones: Duration) -> Finding {
     let Some(age) = age else {
-        return Finding::ok("there is no event whose age would tell of the retention");
+        return Finding::ok("there is no event whose age would show the retention");
     };
     let text = format!("the oldest event is {} old", words::duration(age));
     let days = age.as_secs().div_ceil(86_400);
@@ -220,8 +220,8 @@ pub fn oldest(age: Option<Duration>, told: Duration, tombstones: Duration) -> Fi
                 words::duration(tombstones)
             ),
             format!(
-                "set eventhubs.retention to what the Event Hub has (`az eventhubs eventhub show`), at least \"{days}d\", and \
-                 document.tombstone_ttl to a week more"
+                "set eventhubs.retention to the retention of the Event Hub (`az eventhubs eventhub show`), at least \
+                 \"{days}d\", and document.tombstone_ttl to a week more"
             ),
         );
     }
@@ -230,7 +230,7 @@ pub fn oldest(age: Option<Duration>, told: Duration, tombstones: Duration) -> Fi
             "EVENTHUBS_RETENTION",
             format!("{text}, although eventhubs.retention says {}", words::duration(told)),
             format!(
-                "set eventhubs.retention to what the Event Hub has (`az eventhubs eventhub show`), at least \"{days}d\""
+                "set eventhubs.retention to the retention of the Event Hub (`az eventhubs eventhub show`), at least \"{days}d\""
             ),
         );
     }
@@ -259,7 +259,7 @@ mod tests {
         };
         assert!(of(vec![Attempt::Proved; 2]).text().contains("from each partition"));
         assert!(of(vec![Attempt::Quiet; 2]).text().contains("no event to receive"));
-        assert!(of(vec![Attempt::Proved, Attempt::Quiet]).text().contains("1 partition held none"));
+        assert!(of(vec![Attempt::Proved, Attempt::Quiet]).text().contains("1 partition had none"));
         let all = of(vec![refused(), refused()]);
         assert!(all.verdict() == Verdict::Fail && all.text().ends_with("cannot be read: no"), "{all:?}");
         let one = of(vec![Attempt::Proved, refused()]);
@@ -288,7 +288,11 @@ mod tests {
             of(&[owner(OURS, 3), owner(OURS, 4)]).text().contains("2 partitions owned by 1 running replica")
         );
         assert!(of(&[]).text().contains("nobody"));
-        assert_eq!(of(&[owner(OTHER, 61)]).verdict(), Verdict::Ok, "it is gone");
+        assert_eq!(
+            of(&[owner(OTHER, 61)]).verdict(),
+            Verdict::Ok,
+            "an ownership that has expired does not count"
+        );
         let found = of(&[owner(OTHER, 60), owner(OURS, 0)]);
         assert!(found.verdict() == Verdict::Warn && found.text().contains(OTHER), "{found:?}");
     }
@@ -312,10 +316,10 @@ mod tests {
         for number in [9, 15, 20] {
             assert_eq!(of(at(number), Goes::Nowhere).verdict(), Verdict::Ok, "{number}");
         }
-        assert!(of(at(15), Goes::Nowhere).text().contains("5 events to come"));
+        assert!(of(at(15), Goes::Nowhere).text().contains("5 events to receive"));
         assert!(of(Found::Nothing, Goes::Nowhere).text().contains("none yet"));
         for (found, words) in [
-            (at(8), "events 9 to 9 are gone"),
+            (at(8), "events 9 to 9 are lost"),
             (at(21), "re-created"),
             (Found::Unnumbered, "another program"),
         ] {

@@ -20,11 +20,11 @@ pub fn listening(address: Option<SocketAddr>, found: Option<&Listening>, code: &
     match (address, found) {
         (Some(address), Some(Listening::Free)) => Finding::ok(format!("{address} is free")),
         (Some(address), Some(Listening::Twinsync(version))) => {
-            Finding::ok(format!("{address} is held by a running twinsync {version}"))
+            Finding::ok(format!("{address} is in use by a running twinsync {version}"))
         }
         (Some(_), Some(Listening::Refused(error))) => Finding::of_error(code, error),
         (Some(_), None) | (None, _) => {
-            Finding::ok("off: nobody can ask for health, metrics and status".to_owned())
+            Finding::ok("off: health, metrics and status are not served".to_owned())
         }
     }
 }
@@ -188,7 +188,7 @@ mod tests {
         assert!(guess.text().contains("up to 32 partitions"), "{guess:?}");
     }
 
-    /// What the defaults set aside.
+    /// The default limits.
     const DEFAULT: Memory = Memory { documents: 64 * MIB, in_flight: 128 * MIB };
 
     #[test]
@@ -212,7 +212,7 @@ mod tests {
                  (64 MiB) to 90 MiB together"
             )
         );
-        // What is followed to the letter is enough.
+        // The recommended values are enough.
         assert_eq!(
             memory(Some(128 * MIB), Memory { documents: 45 * MIB, in_flight: 45 * MIB }).verdict(),
             Verdict::Ok

@@ -33,7 +33,7 @@ pub struct Certificate {
 pub fn served(address: SocketAddr, found: &Served, code: &'static str) -> Finding {
     match found {
         Served::Free => Finding::ok(format!("{address} is free")),
-        Served::ReadApi => Finding::ok(format!("{address} is held by a running twinsync serve")),
+        Served::ReadApi => Finding::ok(format!("{address} is in use by a running twinsync serve")),
         Served::Refused(error) => Finding::of_error(code, error),
     }
 }
@@ -44,7 +44,7 @@ pub fn certificate(found: &Certificate, hosts: &[String], now: Ticks) -> Finding
     let left = Duration::try_from_secs_f64(expires.seconds_since(now)).unwrap_or_default();
     let renew = "renew it, and put it into the files that serve.certificate_file and serve.key_file name";
     if left.is_zero() {
-        let text = format!("the certificate has ended at {expires}: no client connects");
+        let text = format!("the certificate expired at {expires}: no client connects");
         return Finding::fail("CERTIFICATE_UNUSABLE", text, renew);
     }
     let missing = hosts.iter().find(|host| !names.iter().any(|name| covers(name, host)));
@@ -55,10 +55,10 @@ pub fn certificate(found: &Certificate, hosts: &[String], now: Ticks) -> Finding
             format!(
                 "the certificate is for {named}, and not for {host}: clients that use that name refuse to connect"
             ),
-            "get one for all names in serve.connection_strings and serve.hosts, or take that name out of them",
+            "get one for all names in serve.connection_strings and serve.hosts, or remove that name from them",
         );
     }
-    let text = format!("for {named}; it ends in {}", words::duration(left));
+    let text = format!("for {named}; it expires in {}", words::duration(left));
     match left < ENDS_SOON {
         true => Finding::warn("CERTIFICATE_ENDING", text, renew),
         false => Finding::ok(text),
@@ -93,7 +93,11 @@ mod tests {
         let hosts = ["twins.contoso.example"];
         assert_eq!(assessed(60, &["Twins.contoso.example"], &hosts).verdict(), Verdict::Ok);
         assert_eq!(assessed(60, &["*.contoso.example"], &hosts).verdict(), Verdict::Ok);
-        assert_eq!(assessed(60, &["x.example"], &[]).verdict(), Verdict::Ok, "nobody knows what clients use");
+        assert_eq!(
+            assessed(60, &["x.example"], &[]).verdict(),
+            Verdict::Ok,
+            "the names that clients use are unknown"
+        );
         for (days, names, code) in [
             (0, vec!["twins.contoso.example"], "CERTIFICATE_UNUSABLE"),
             (13, vec!["twins.contoso.example"], "CERTIFICATE_ENDING"),

@@ -30,7 +30,7 @@ pub fn quota(hubs: usize, tier: Tier, units: u32, share: f64) -> Finding {
         return Finding::warn(
             "IOTHUB_SHARE",
             format!("{text}; little is left for the applications that read twins"),
-            "lower iothub.share, e.g. \"0.5\", unless this is for a backfill in a hurry",
+            "lower iothub.share, e.g. \"0.5\", unless this is for an urgent backfill",
         );
     }
     Finding::ok(text)
@@ -46,7 +46,7 @@ pub fn document_ids(hubs: usize, scheme: DocumentIdScheme) -> Finding {
         (hubs, DocumentIdScheme::Device) => Finding::warn(
             "DOCUMENT_FOREIGN",
             format!(
-                "{} share a container with document.id = \"device\": of two devices of one id, the second has no document",
+                "{} share a container with document.id = \"device\": of two devices with the same id, the second has no document",
                 words::count(hubs, "IoT hub")
             ),
             "set document.id = \"hub_device\" for all daemons that write into this container",
@@ -85,7 +85,7 @@ pub fn hub_names(configured: &[HubName], seen: &Seen) -> Finding {
         return Finding::warn(
             "IOTHUB_UNKNOWN",
             format!(
-                "there are twins of {}, which cannot be asked: configured {} {}",
+                "there are twins of {}, which cannot be repaired from their hub: configured {} {}",
                 strangers.join(", "),
                 if known.len() == 1 { "is" } else { "are" },
                 known.join(", ")
@@ -94,7 +94,7 @@ pub fn hub_names(configured: &[HubName], seen: &Seen) -> Finding {
         );
     }
     if places.is_empty() {
-        return Finding::ok("no event and no document was there to compare with");
+        return Finding::ok("there was no event and no document to compare");
     }
     let spelt: BTreeSet<_> = places
         .iter()
@@ -102,9 +102,9 @@ pub fn hub_names(configured: &[HubName], seen: &Seen) -> Finding {
         .collect();
     let spelt: Vec<_> = spelt.into_iter().collect();
     match spelt.as_slice() {
-        [] => Finding::ok("events and documents that were looked at come from hubs that are configured"),
+        [] => Finding::ok("the events and documents that were read come from configured hubs"),
         other => Finding::ok(format!(
-            "events and documents that were looked at come from hubs that are configured, spelt {} as well: it is the same",
+            "the events and documents that were read come from configured hubs, also spelled {}, which means the same",
             other.join(", ")
         )),
     }
@@ -136,14 +136,14 @@ mod tests {
     }
 
     #[test]
-    fn case_makes_no_other_hub_and_a_stranger_is_named_with_its_place() {
+    fn hub_names_ignore_case_and_an_unknown_hub_is_named_with_its_source() {
         let configured = [HubName::new("Contoso")];
         let seen = |events: &[&str], documents: &[&str]| Seen {
             events: events.iter().map(|name| (*name).to_owned()).collect(),
             documents: documents.iter().map(|name| (*name).to_owned()).collect(),
         };
         let same = hub_names(&configured, &seen(&["CONTOSO"], &["contoso"]));
-        assert!(same.verdict() == Verdict::Ok && same.text().contains("spelt CONTOSO"), "{same:?}");
+        assert!(same.verdict() == Verdict::Ok && same.text().contains("spelled CONTOSO"), "{same:?}");
         assert_eq!(hub_names(&configured, &seen(&[], &[])).verdict(), Verdict::Ok);
         let other = hub_names(&configured, &seen(&["contoso", "Fabrikam"], &["fabrikam"]));
         assert_eq!(other.verdict(), Verdict::Warn);

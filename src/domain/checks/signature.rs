@@ -94,14 +94,14 @@ pub fn signature(found: Option<&Signature>, letters: bool, now: Ticks) -> Findin
         && begins > now
     {
         let wait = Duration::from_secs_f64(begins.seconds_since(now).max(0.0));
-        return Finding::fail(CODE, format!("the signature is good from {} on only", in_words(wait)), REMEDY);
+        return Finding::fail(CODE, format!("the signature becomes valid only {}", in_words(wait)), REMEDY);
     }
     let left = found.ends.map(|ends| ends.seconds_since(now));
     if let Some(left) = left
         && left <= 0.0
     {
         let ago = Duration::from_secs_f64(-left);
-        return Finding::fail(CODE, format!("the signature ended {} ago", words::duration(ago)), REMEDY);
+        return Finding::fail(CODE, format!("the signature expired {} ago", words::duration(ago)), REMEDY);
     }
     if !found.is_for_blobs() {
         return Finding::fail(
@@ -115,30 +115,30 @@ pub fn signature(found: Option<&Signature>, letters: bool, now: Ticks) -> Findin
     if !missing.is_empty() {
         return Finding::fail(
             CODE,
-            format!("the signature does not allow to {}", missing.join(", ")),
+            format!("the signature lacks the permission to {}", missing.join(", ")),
             REMEDY,
         );
     }
     let soon = left.filter(|left| *left < SOON.as_secs_f64());
     if let Some(left) = soon {
         let left = Duration::from_secs_f64(left);
-        return Finding::warn(CODE, format!("the signature ends in {}", words::duration(left)), REMEDY);
+        return Finding::warn(CODE, format!("the signature expires in {}", words::duration(left)), REMEDY);
     }
     if !found.allows('d') {
         let why = if letters {
             "dead letters cannot be discarded"
         } else {
-            "what this check writes cannot be removed"
+            "the test blob of this check cannot be removed"
         };
-        return Finding::warn(CODE, format!("the signature does not allow to delete: {why}"), REMEDY);
+        return Finding::warn(CODE, format!("the signature lacks the permission to delete: {why}"), REMEDY);
     }
     let until = match left {
-        Some(left) => format!("good for {}", words::duration(Duration::from_secs_f64(left))),
-        None => "its end is up to a stored access policy".to_owned(),
+        Some(left) => format!("valid for {}", words::duration(Duration::from_secs_f64(left))),
+        None => "its expiry is defined by a stored access policy".to_owned(),
     };
     match &found.permissions {
-        Some(_) => Finding::ok(format!("{until}, and allows what is needed")),
-        None => Finding::ok(format!("{until}; what it allows is up to its stored access policy")),
+        Some(_) => Finding::ok(format!("{until}, and has the permissions that are needed")),
+        None => Finding::ok(format!("{until}; its permissions are defined by its stored access policy")),
     }
 }
 
@@ -161,10 +161,10 @@ mod tests {
     fn ends_beginnings_and_rights_are_read() {
         use Verdict::{Fail, Ok, Warn};
         for (query, verdict, words) in [
-            ("sp=racwdl&sr=c&se=2027-05-01T00%3A00%3A00Z&sig=x", Ok, "good for 365 d"),
-            ("sp=rwdlac&ss=b&srt=sco&se=2027-05-01&sig=x", Ok, "good for 365 d"),
-            ("sp=rwdlc&sr=c&se=2026-05-10T00:00Z&sig=x", Warn, "ends in 9 d"),
-            ("sp=rwdlc&sr=c&se=2026-04-30T22%3A00%3A00Z&sig=x", Fail, "ended 2 h ago"),
+            ("sp=racwdl&sr=c&se=2027-05-01T00%3A00%3A00Z&sig=x", Ok, "valid for 365 d"),
+            ("sp=rwdlac&ss=b&srt=sco&se=2027-05-01&sig=x", Ok, "valid for 365 d"),
+            ("sp=rwdlc&sr=c&se=2026-05-10T00:00Z&sig=x", Warn, "expires in 9 d"),
+            ("sp=rwdlc&sr=c&se=2026-04-30T22%3A00%3A00Z&sig=x", Fail, "expired 2 h ago"),
             ("sp=rwdlc&sr=c&st=2026-05-02&se=2027-05-01&sig=x", Fail, "in 1 d"),
             ("sp=rl&sr=c&se=2027-05-01&sig=x", Fail, "create, write"),
             ("sp=rwlc&sr=c&se=2027-05-01&sig=x", Warn, "delete"),

@@ -10,22 +10,22 @@ const SHORTEST: Duration = Duration::from_secs(5 * 60);
 
 /// Evaluates a token with this much time left, by this machine's clock; `None` if it has ended.
 pub fn token(left: Option<Duration>) -> Finding {
-    const REMEDY: &str = "set this machine's clock right (e.g. `timedatectl set-ntp true`), and look at the lifetime of tokens in the directory";
+    const REMEDY: &str = "correct this machine's clock (e.g. `timedatectl set-ntp true`), and check the lifetime of tokens in the directory";
     match left {
         None => Finding::fail(
             "CLOCK_SKEW",
-            "the token that was just given has ended already by this machine's clock",
+            "the token that was just issued has already expired by this machine's clock",
             REMEDY,
         ),
         Some(left) if left < SHORTEST => Finding::warn(
             "CLOCK_SKEW",
             format!(
-                "the token that was just given ends in {} by this machine's clock",
+                "the token that was just issued expires in {} by this machine's clock",
                 words::duration(left)
             ),
             REMEDY,
         ),
-        Some(left) => Finding::ok(format!("a token that ends in {}", words::duration(left))),
+        Some(left) => Finding::ok(format!("a token that expires in {}", words::duration(left))),
     }
 }
 

@@ -95,7 +95,7 @@ fn after(document: &Document, event: &TwinEvent) -> (Decision, Document) {
 fn unchanged(document: &Document, event: &TwinEvent, expected: Decision) {
     let (decision, stored) = after(document, event);
     assert_eq!(decision, expected, "{event:?}");
-    assert_eq!(&stored, document, "nothing may change, to the last field");
+    assert_eq!(&stored, document, "no field may change");
 }
 
 #[track_caller]
@@ -109,7 +109,7 @@ fn refused(document: &Document, event: &TwinEvent, expected: Decision) {
         operation: Operation::Flag,
         ..document.clone()
     };
-    assert_eq!(stored, flagged, "only the flag may be noted");
+    assert_eq!(stored, flagged, "only the flag and the refused time may change");
     unchanged(&stored, event, expected);
 }
 
@@ -159,8 +159,12 @@ fn what_is_older_than_any_tombstone_is_stored_and_flagged() {
         (replaced, Decision::Partial),
     ] {
         assert_eq!(decided(&event(499, 3, json!({})), &forgetful), (Decision::Suspect, true));
-        assert_eq!(decided(&event(500, 3, json!({})), &forgetful), (decision, false), "remembered still");
-        assert_eq!(decided(&event(499, 3, json!({})), &RULES), (decision, false), "streams");
+        assert_eq!(
+            decided(&event(500, 3, json!({})), &forgetful),
+            (decision, false),
+            "the deletion is still remembered"
+        );
+        assert_eq!(decided(&event(499, 3, json!({})), &RULES), (decision, false), "streams have no limit");
         let skewed = Rules { clock_tolerance: Duration::from_nanos(500), ..forgetful };
         assert_eq!(decided(&event(504, 3, json!({})), &skewed), (Decision::Suspect, true));
     }
@@ -218,7 +222,7 @@ fn a_change_of_an_unseen_twin_makes_a_partial_document() {
         assert_eq!(base.tags.whole, whole);
         assert_eq!(base.tags.deleted.contains("/n"), !whole);
         assert_eq!(base.desired.whole, whole);
-        assert!(!base.reported.whole, "not carried by the event");
+        assert!(!base.reported.whole, "the event did not carry it");
         assert_eq!((document.operation, document.ttl_seconds, document.cascade), (operation, None, None));
         assert!(document.flags.is_empty() && document.refused.is_none() && document.previous.is_none());
     }
@@ -281,9 +285,9 @@ fn a_create_after_everything_replaces_everything() {
     assert_eq!(decision, Decision::Applied);
     assert!(matches!(stored.state, State::Live { born: Some(born), .. } if born == t(21)));
     assert_eq!((version(&stored), tags(&stored), stored.last), (2, json!({"z": 1}), t(21)));
-    assert_eq!(stored.previous, Some(t(20)), "the old incarnation lived at least until then");
+    assert_eq!(stored.previous, Some(t(20)), "the old incarnation had an event at that time");
     assert_eq!(stored.cascade, Some(Cascade::Reborn(t(21))));
-    assert!(stored.flags.is_empty(), "a gap of the old incarnation is over");
+    assert!(stored.flags.is_empty(), "a gap of the old incarnation does not matter any more");
     assert_eq!((stored.applied_at, stored.operation), (NOW, Operation::Create));
 }
 
@@ -383,7 +387,7 @@ fn only_a_newer_refusal_moves_the_refused_time() {
 }
 
 #[test]
-fn a_delete_before_birth_is_stale_one_in_the_middle_suspect_and_the_newest_buries() {
+fn a_delete_before_birth_is_stale_one_in_the_middle_suspect_and_the_newest_leaves_a_tombstone() {
     stale_deletion(&live_document(), 9);
     for at in [10, 19] {
         let (decision, stored) = after(&live_document(), &deleted(at));
@@ -391,7 +395,7 @@ fn a_delete_before_birth_is_stale_one_in_the_middle_suspect_and_the_newest_burie
         assert_eq!(stored.state, live_document().state);
         assert_eq!((stored.refused, stored.last), (Some(t(at)), t(20)));
         assert!(stored.flags.contains(&Flag::Suspect));
-        assert_eq!(stored.cascade, Some(Cascade::Deleted(t(at))), "its modules are gone in any case");
+        assert_eq!(stored.cascade, Some(Cascade::Deleted(t(at))), "its modules are deleted in any case");
         assert_eq!(stored.modules_dead_before(), Some(t(at)));
         unchanged(&stored, &deleted(at), Decision::Suspect);
     }
@@ -483,7 +487,7 @@ fn deletes_of_a_partial_twin() {
 // ---- deleted
 
 #[test]
-fn nothing_at_or_before_the_deletion_raises_the_dead() {
+fn no_event_at_or_before_the_deletion_restores_a_twin() {
     for at in [19, 20] {
         unchanged(&tombstone(), &created(at, 2, json!({})), Decision::Stale);
         unchanged(&tombstone(), &updated(at, 99, json!({})), Decision::Stale);
@@ -497,18 +501,18 @@ fn nothing_at_or_before_the_deletion_raises_the_dead() {
 fn a_later_delete_moves_the_tombstone() {
     let (decision, stored) = after(&tombstone(), &deleted(21));
     assert_eq!((decision, stored.last), (Decision::Applied, t(21)));
-    assert_eq!(stored.previous, Some(t(20)), "what came before the first deletion is over for certain");
+    assert_eq!(stored.previous, Some(t(20)), "everything before the first deletion is over");
     assert_eq!(stored.cascade, Some(Cascade::Deleted(t(21))));
     assert_eq!(stored.ttl_seconds, Some(77));
 }
 
 #[test]
-fn a_new_incarnation_rises_from_a_tombstone_and_remembers_where_the_old_one_ended() {
+fn a_new_incarnation_replaces_a_tombstone_and_stores_when_the_old_one_ended() {
     let (decision, stored) = after(&tombstone(), &created(21, 2, json!({"z": 1})));
     assert_eq!(decision, Decision::Applied);
     assert!(matches!(stored.state, State::Live { born: Some(born), .. } if born == t(21)));
     assert_eq!((tags(&stored), stored.previous), (json!({"z": 1}), Some(t(20))));
-    assert_eq!(stored.ttl_seconds, None, "a living twin must not expire");
+    assert_eq!(stored.ttl_seconds, None, "a live document must not expire");
     for make in [updated, replaced] {
         let (decision, stored) = after(&tombstone(), &make(21, 3, json!({"z": 1})));
         assert_eq!(decision, Decision::Partial);
@@ -581,12 +585,12 @@ fn a_gap_leaves_no_flag_about_the_incarnation_and_a_suspicion_does() {
     assert_eq!(
         stored.cascade,
         Some(Cascade::Reborn(t(40))),
-        "modules may have ended with the incarnation before"
+        "modules may have been deleted with the previous incarnation"
     );
 }
 
 #[test]
-fn after_a_snapshot_over_a_tombstone_the_dead_stay_dead() {
+fn after_a_snapshot_over_a_tombstone_older_events_stay_stale() {
     let (_, stored) = after(&tombstone(), &snapshot(40, 3, json!({"z": 1})));
     unchanged(&stored, &updated(20, 3, json!({})), Decision::Stale);
     for event in
@@ -617,24 +621,24 @@ fn clocks_that_differ_leave_a_margin_in_which_versions_decide() {
     assert_eq!(
         (stored.confirmed_until, stored.last),
         (Some(t(35)), t(35)),
-        "the answer's own time is no proof"
+        "the answer's own time is not certain"
     );
     let decided = |event: &TwinEvent| {
         let mut document = Some(stored.clone());
         decide(&mut document, event, NOW, &TOLERANT)
     };
     assert_eq!(decided(&updated(25, 10, json!({}))), Decision::Stale);
-    assert_eq!(decided(&updated(26, 10, json!({}))), Decision::Suspect, "of before, or of after the answer");
+    assert_eq!(decided(&updated(26, 10, json!({}))), Decision::Suspect, "from before or after the answer");
     assert_eq!(decided(&updated(35, 10, json!({}))), Decision::Suspect);
     assert_eq!(decided(&deleted(25)), Decision::Stale);
     assert_eq!(decided(&deleted(26)), Decision::Suspect);
     assert_eq!(decided(&updated(35, 9, json!({}))), Decision::Duplicate);
-    assert_eq!(decided(&updated(36, 10, json!({}))), Decision::Applied, "it cannot be contained");
+    assert_eq!(decided(&updated(36, 10, json!({}))), Decision::Applied, "the answer cannot contain it");
     assert_eq!(decided(&updated(40, 9, json!({}))), Decision::Regression);
     // The creation may or may not be the beginning of what the hub described: this cannot be known.
     assert_eq!(decided(&created(36, 2, json!({}))), Decision::Suspect);
     assert_eq!(decided(&created(44, 2, json!({}))), Decision::Suspect);
-    assert_eq!(decided(&created(45, 2, json!({}))), Decision::Applied, "another one, for sure");
+    assert_eq!(decided(&created(45, 2, json!({}))), Decision::Applied, "it must be another incarnation");
 }
 
 #[test]
@@ -695,16 +699,20 @@ fn a_boundary_that_is_missed_by_less_than_clocks_differ_is_no_boundary() {
     // The base of a partial document, with a timestamp after the changes received so far.
     let partial = play(&[updated(100, 3, json!({"a": 1}))]).expect("created");
     let (decision, stored) = decided(&partial, &created(104, 2, json!({"b": 1})));
-    assert_eq!((decision, tags(&stored)), (Decision::Suspect, json!({"a": 1})), "nothing is lost");
+    assert_eq!((decision, tags(&stored)), (Decision::Suspect, json!({"a": 1})), "no content may be lost");
     assert_eq!(decided(&partial, &created(105, 2, json!({"b": 1}))).0, Decision::Applied);
     let later = play(&[updated(100, 7, json!({"a": 1}))]).expect("created");
     assert_eq!(
         decided(&later, &created(104, 2, json!({"b": 1}))).0,
         Decision::Suspect,
-        "what is between is missing"
+        "the changes between are missing"
     );
     let earlier = play(&[updated(100, 2, json!({"a": 1}))]).expect("created");
-    assert_eq!(decided(&earlier, &created(104, 2, json!({"b": 1}))).0, Decision::Applied, "no base of that");
+    assert_eq!(
+        decided(&earlier, &created(104, 2, json!({"b": 1}))).0,
+        Decision::Applied,
+        "it cannot be the base"
+    );
 }
 
 #[test]
@@ -763,7 +771,7 @@ fn an_event_that_could_not_be_applied_is_all_that_is_known_of_a_twin_without_a_d
         assert_eq!(
             (decision, stored.is_flagged()),
             (Decision::Applied, false),
-            "it was about an incarnation before"
+            "the flag was about a previous incarnation"
         );
         assert_eq!(after(&unknown, &deleted(30)).1.state, State::Deleted);
         let (_, confirmed) = after(&unknown, &snapshot(40, 9, json!({"a": 1})));
@@ -806,7 +814,7 @@ fn a_section_that_skips_a_version_is_a_gap_although_the_twin_does_not() {
     assert_eq!(
         after(&unknown, &changed(20, 3, Some(9), None)).0,
         Decision::Applied,
-        "the section was never seen"
+        "no version of the section is known"
     );
 }
 
@@ -906,12 +914,12 @@ fn sections_and_root_fields_that_an_event_does_not_carry_stay() {
     assert_eq!(
         content(&replacement(Some(json!({"u": 1})), None)),
         (root.clone(), json!({"u": 1}), json!({"w2": 1}), json!({"r": 1})),
-        "reported stays where the event does not carry it"
+        "reported properties must stay if the event does not carry them"
     );
     assert_eq!(
         content(&replacement(None, Some(json!({"r2": 1})))),
         (root, json!({}), json!({"w2": 1}), json!({"r2": 1})),
-        "empty tags are left out of a body"
+        "a body without tags means empty tags"
     );
 }
 
@@ -941,7 +949,11 @@ fn a_replacement_that_does_not_tell_what_it_replaced_is_applied_and_flagged() {
         let (decided, stored) = after(&document, &event);
         assert_eq!(decided, decision, "{event:?} on {document:?}");
         assert_eq!(stored.flags.contains(&Flag::Gap), decision == Decision::Gap);
-        assert_eq!(stored.twin().expect("content").tags, Section::new(), "it is applied in any case");
+        assert_eq!(
+            stored.twin().expect("content").tags,
+            Section::new(),
+            "the replacement is applied in any case"
+        );
     }
     for stored in [None, Some(tombstone())] {
         for (tags, flags) in [(None, 1), (Some(json!({})), 0)] {
@@ -987,7 +999,7 @@ fn modules_have_no_modules() {
 }
 
 #[test]
-fn modules_follow_their_device_into_the_grave_but_younger_ones_live() {
+fn modules_are_deleted_with_their_device_but_younger_ones_stay() {
     let follow = |dead_at| follow(TwinKey::module("hub", "pump", "m"), Cascade::Deleted(t(dead_at)));
     for dead_at in [20, 30] {
         let (decision, stored) = after(&module_document(10, 20), &follow(dead_at));
@@ -998,7 +1010,7 @@ fn modules_follow_their_device_into_the_grave_but_younger_ones_live() {
 }
 
 #[test]
-fn a_module_is_dead_before_its_devices_tombstone_and_before_the_incarnation_that_followed() {
+fn modules_from_before_the_devices_last_deletion_are_over() {
     assert_eq!(tombstone().modules_dead_before(), Some(t(20)));
     assert_eq!(live_document().modules_dead_before(), None);
     let (_, again) = after(&tombstone(), &created(30, 2, json!({})));
@@ -1010,7 +1022,7 @@ fn a_module_is_dead_before_its_devices_tombstone_and_before_the_incarnation_that
 }
 
 #[test]
-fn a_late_module_event_from_before_its_devices_deletion_does_not_survive_the_follow() {
+fn a_cascade_deletes_a_module_that_a_late_event_brought_back() {
     for change in [created(15, 2, json!({})).change, updated(15, 3, json!({})).change] {
         let mut stored = None;
         decide(&mut stored, &module(15, change), NOW, &RULES);
@@ -1031,7 +1043,7 @@ fn a_reborn_parent_flags_older_modules_until_they_are_created_anew() {
     let (_, flagged) = after(&module_document(10, 20), &follow(21));
     let (decision, stored) = after(&flagged, &module(25, created(25, 2, json!({})).change));
     assert_eq!(decision, Decision::Applied);
-    assert!(stored.flags.is_empty(), "the flag was about the module before");
+    assert!(stored.flags.is_empty(), "the flag was about the previous module");
     let mut buried = Some(module_document(10, 20));
     decide(&mut buried, &module(22, Change::Deleted), EARLIER, &RULES);
     unchanged(&buried.expect("kept"), &follow(30), Decision::Stale);

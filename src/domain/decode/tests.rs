@@ -399,7 +399,7 @@ fn an_operation_on_a_module_that_does_not_name_it_never_acts_on_its_device() {
         refused(&message, Undeliverable::NoModule);
         assert_eq!(concerns(&message), None);
         message.application_properties.insert("moduleId", text("m"));
-        let (key, _) = concerns(&message).expect("it is named");
+        let (key, _) = concerns(&message).expect("named");
         assert_eq!(key, TwinKey::module("hub", "pump", "m"));
     }
     let mut by_source = message("deleteDeviceIdentity", "{}");
@@ -444,6 +444,6 @@ fn what_changes_without_any_event_is_not_kept_of_a_creation_either() {
         "lastActivityTime": "2031-05-04T10:00:00Z", "connectionStateUpdatedTime": "2031-05-04T10:00:00Z"}"#;
     let mut message = message("createDeviceIdentity", body);
     message.annotations.insert("iothub-message-source", text("deviceLifecycleEvents"));
-    let Change::Created { twin, .. } = event_of(&message).change else { panic!("a creation") };
+    let Change::Created { twin, .. } = event_of(&message).change else { panic!("not a creation") };
     assert_eq!(Value::Object(twin.root), json!({"status": "enabled"}));
 }

@@ -36,7 +36,7 @@ impl Item {
         }
         match Document::deserialize(item) {
             Ok(document) if document.key == *key => Self::Document(Box::new(document)),
-            Ok(_) => Self::Damaged("its ids are no twin's".to_owned()),
+            Ok(_) => Self::Damaged("its ids are not those of a twin".to_owned()),
             Err(error) => Self::Damaged(error.to_string()),
         }
     }

@@ -103,7 +103,7 @@ fn reserved_names_of_a_twin_root_never_reach_the_document() {
 }
 
 #[test]
-fn what_lies_under_a_twins_id_is_its_own_anothers_newer_or_damaged() {
+fn an_item_is_the_twins_document_or_foreign_newer_or_damaged() {
     let key = live().key;
     let stored = || serde_json::to_value(live()).expect("serialises");
     assert_eq!(Item::of(stored(), &key), Item::Document(Box::new(live())));
@@ -156,7 +156,7 @@ fn a_document_whose_id_spells_the_hub_otherwise_is_found_by_what_it_says() {
     let found = Misplaced::among([&of_others[..], &ours].concat(), &key).expect("is there");
     assert_eq!((found.id.as_str(), found.etag), ("H|pump%2F1|m", ETag("of H|pump%2F1|m".into())));
     let document = found.document.expect("can be read");
-    assert_eq!(*document, Document { id: "H|pump%2F1|m".into(), ..live() }, "it keeps its id");
+    assert_eq!(*document, Document { id: "H|pump%2F1|m".into(), ..live() }, "it must keep its id");
     let mut newer = stored("H|pump%2F1|m", "H", "m");
     newer["sync"]["format"] = json!(2);
     assert_eq!(Misplaced::among(vec![newer], &key).expect("is there").document, Err(2));

@@ -298,7 +298,7 @@ fn notes_are_given_up_before_they_outgrow_a_document() {
     assert_eq!(stored, json!({"given_up": true}));
     assert_eq!(serde_json::from_value::<Notes>(stored).expect("read"), notes);
     notes.replace_all();
-    assert!(notes.whole && !notes.given_up, "nothing of a base shows through in any case");
+    assert!(notes.whole && !notes.given_up, "the replacement hides the base in any case");
 }
 
 proptest! {

@@ -329,7 +329,7 @@ mod tests {
                 prop_assert_eq!(properties.get(name), Some(value.clone()));
             }
             prop_assert_eq!(properties.get("nobody"), None);
-            prop_assert_eq!(&properties, &all.into_iter().rev().collect(), "in whatever order they come");
+            prop_assert_eq!(&properties, &all.into_iter().rev().collect(), "the order of insertion must not matter");
         }
 
         #[test]

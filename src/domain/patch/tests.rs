@@ -227,5 +227,5 @@ fn metadata_goes_with_its_property() {
     patch(r#"{"properties": {"reported": {"d": null, "$metadata": {"$lastUpdated": 2}}}}"#).apply(&mut twin);
     assert_eq!(metadata(&twin), json!({"$lastUpdated": 2, "a": {}}));
     patch(r#"{"properties": {"reported": {"$metadata": 1}}}"#).apply(&mut twin);
-    assert_eq!(metadata(&twin), Value::Null, "what is no metadata is not kept");
+    assert_eq!(metadata(&twin), Value::Null, "a value that is no metadata must be dropped");
 }

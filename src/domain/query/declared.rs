@@ -34,18 +34,18 @@ pub enum DeclaredError {
     Group(QueryError),
     /// It groups by a value that is different for every twin.
     #[error(
-        "{0} is different for every twin: count all of them without group_by, or group by a tag or property"
+        "{0} is different for every twin: count all twins without group_by, or group by a tag or property"
     )]
     PerTwin(String),
     /// Two paths would have the same label.
-    #[error("two paths would both be called {0:?}: leave one of them out")]
+    #[error("two paths would both have the name {0:?}: leave one of them out")]
     Label(String),
     /// It uses a field that only the hub knows.
-    #[error("{0} changes without any event, so that only the hub knows it: leave it out")]
+    #[error("{0} changes without an event, so only the hub knows it: leave it out")]
     HubOnly(String),
     /// It uses a field that no event contains.
     #[error(
-        "{0} is in no event, so that it is known of few twins: set iothub.identity = \"on\", or leave it out"
+        "{0} is not in any event, so few documents have it: set iothub.identity = \"on\", or leave it out"
     )]
     Identity(String),
 }

@@ -95,7 +95,7 @@ impl Query {
         });
         if let Some(path) = unknown {
             let message = format!(
-                "{} is in no event, so that only the hub knows it: ask the hub itself, or leave it out",
+                "{} is not in any event, so only the hub knows it: ask the hub itself, or leave it out",
                 path.root.name()
             );
             return Err(QueryError::new(path.position, QueryErrorKind::HubOnly, message));

@@ -138,7 +138,7 @@ fn the_errors_on_the_page_are_the_errors_that_are_given() {
         ),
         (
             "SELECT * FROM devices WHERE connectionState = 'Connected'",
-            "at character 28: connectionState is in no event, so that only the hub knows it: ask the hub itself, or leave it out",
+            "at character 28: connectionState is not in any event, so only the hub knows it: ask the hub itself, or leave it out",
         ),
         (
             "SELECT * FROM devices WHERE myProp = 1",

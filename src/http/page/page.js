@@ -147,7 +147,7 @@ function partition(found, now) {
   const words = { elsewhere: "another replica's", unread: "nobody reads it" };
   const cell = state(words[found.state] ?? found.state, levels[found.state] ?? "unknown");
   const shared = found.basis === "checkpoint";
-  const asked = shared && found.lagMeasured ? `from its checkpoint, as of ${time(found.lagMeasured)}` : shared && !found.reason ? "being asked" : "";
+  const asked = shared && found.lagMeasured ? `from its checkpoint, as of ${time(found.lagMeasured)}` : shared && !found.reason ? "being loaded" : "";
   const why = [found.reason ?? "", asked, until(found.nextTry, now)].filter((text) => text !== "").join("; ");
   if (why !== "") cell.append(element("div", why, { class: "quiet" }));
   const oldest = found.oldestIncomplete === null ? "–" : `${number(found.oldestIncomplete)}, ${duration(found.oldestIncompleteSeconds)}`;
@@ -183,7 +183,7 @@ function logged(entry) {
 }
 
 function scan(found, now) {
-  if (!found) return "none goes on";
+  if (!found) return "none is running";
   const twins = found.outOf !== null ? `${number(found.dealtWith)} of about ${number(found.outOf)} twins` : `${number(found.dealtWith)} twins`;
   const parts = [`${found.what} since ${moment(found.started, now)} (${found.stage}): ${twins}`];
   if (found.perSecond !== null) parts.push(rate(found.perSecond));
@@ -209,7 +209,7 @@ function hub(found, now) {
   if (found.doneBy) rows.push(["Done by", found.doneBy]);
   for (const [name, value, done] of rows) {
     const cell = element("dd", value);
-    if (done !== undefined) cell.append(element("progress", null, { value: done, max: 1, "aria-label": `${found.scan.what}: share of twins that were dealt with` }));
+    if (done !== undefined) cell.append(element("progress", null, { value: done, max: 1, "aria-label": `${found.scan.what}: share of twins that were processed` }));
     details.append(element("dt", name), cell);
   }
   part.append(details);
@@ -219,8 +219,8 @@ function hub(found, now) {
 function token(found, now) {
   const names = { eventhubs: "Event Hubs", cosmos: "Cosmos DB", storage: "Azure Storage", iothub: "IoT Hub", other: "another service", storage_sas: "SAS in blob.container_url" };
   const left = (new Date(found.expires) - new Date(now)) / 1000;
-  const ends = !found.expires ? "none was given yet" : left > 0 ? `good for ${duration(left)}, until ${moment(found.expires, now)}` : `expired ${moment(found.expires, now)}`;
-  const since = found.obtained ? `, given ${moment(found.obtained, now)}` : "";
+  const ends = !found.expires ? "none was issued yet" : left > 0 ? `valid for ${duration(left)}, until ${moment(found.expires, now)}` : `expired ${moment(found.expires, now)}`;
+  const since = found.obtained ? `, issued ${moment(found.obtained, now)}` : "";
   const failed = found.failed ? `; not renewed ${moment(found.failed, now)}: ${found.reason}` : "";
   return element("li", `${names[found.scope] ?? found.scope}: ${ends}${since}${failed}`, found.failed || left <= 0 ? { "data-state": "attention" } : {});
 }
@@ -232,11 +232,11 @@ function letters({ sinceStart, stored, command }, now) {
     if (stored.oldest) entries.push(["the oldest", moment(stored.oldest, now)]);
     const reasons = Object.entries(stored.byReason).sort(([, one], [, other]) => other - one).slice(0, 5);
     for (const [name, count] of reasons) entries.push([name.replaceAll("_", " "), number(count)]);
-    if (stored.read < stored.count) entries.push(["looked at for their reason", number(stored.read)]);
+    if (stored.read < stored.count) entries.push(["checked for their reason", number(stored.read)]);
   }
   entries.push(["since the start", number(sinceStart)]);
   list("letters", entries);
-  say("letters-asked", stored?.reason ? `Not known: ${stored.reason}` : stored?.asked ? `As of ${time(stored.asked)}.` : "Being asked.");
+  say("letters-asked", stored?.reason ? `Not known: ${stored.reason}` : stored?.asked ? `As of ${time(stored.asked)}.` : "Being loaded.");
   say("letters-command", command);
 }
 
@@ -251,14 +251,14 @@ function count({ name, query, total, rows, omitted }) {
   const groups = (rows ?? []).map(({ twins, ...group }) => [Object.values(group).map(shown).join(", "), twins]);
   if (rows !== null && (groups.length !== 1 || groups[0][0] !== "")) for (const [group, twins] of groups) add(group === "" ? "without a value" : group, number(twins));
   if (omitted > 0) add("more groups", number(omitted));
-  if (rows === null && total !== null) add("groups", "too many to be told apart");
+  if (rows === null && total !== null) add("groups", "too many to show one by one");
   return section;
 }
 
 function counts(found, now) {
   const declared = found?.counts ?? [];
   at("counts-section").hidden = declared.length === 0;
-  const unreadable = found?.unreadable > 0 ? ` ${number(found.unreadable)} documents cannot be read and count for nothing.` : "";
+  const unreadable = found?.unreadable > 0 ? ` ${number(found.unreadable)} documents cannot be read and are not counted.` : "";
   say("counts-note", (found?.asOf ? `As of ${moment(found.asOf, now)}; all groups at /api/counts.` : `Being counted: ${number(found?.documents ?? 0)} documents so far.`) + unreadable);
   at("counts").replaceChildren(...declared.map(count));
 }
@@ -275,14 +275,14 @@ function show(status) {
   say("freshness", freshness.p99Seconds === null ? "no changes" : duration(freshness.p99Seconds));
   say("oldest", freshness.oldestIncompleteSeconds === 0 ? "none" : duration(freshness.oldestIncompleteSeconds));
   say("loss", loss === null ? "not known" : duration(loss.seconds));
-  say("loss-detail", loss === null ? "no partition of this replica has been measured" : `if nothing moved any more, in ${loss.stream}/${loss.partition}; retention ${duration(loss.retentionSeconds)}`);
+  say("loss-detail", loss === null ? "no partition of this replica has been measured" : `without progress, in ${loss.stream}/${loss.partition}; retention ${duration(loss.retentionSeconds)}`);
   say("lag", flow.lagEvents === null ? "not measured" : `${number(flow.lagEvents)} events`);
   say("lag-detail", flow.caughtUpInSeconds === null ? `${number(flow.inFlightEvents)} in flight` : `done in about ${duration(flow.caughtUpInSeconds)}, ${number(flow.inFlightEvents)} in flight`);
   say("completed", rate(flow.completedPerSecond));
   say("completed-detail", `${rate(flow.arrivedPerSecond)} arrive`);
   const units = Object.entries(store.requestUnitsPerSecond);
   say("units", units.length === 0 ? "–" : rate(units.reduce((sum, [, value]) => sum + value, 0)));
-  say("units-detail", units.filter(([, value]) => value > 0).map(([name, value]) => `${name} ${rate(value)}`).join(", ") || "nothing is asked");
+  say("units-detail", units.filter(([, value]) => value > 0).map(([name, value]) => `${name} ${rate(value)}`).join(", ") || "no requests");
 
   curve("freshness-curve", history.freshnessP99Seconds, history.intervalSeconds, "Freshness", duration);
   curve("lag-curve", history.lagEvents, history.intervalSeconds, "Events behind", number);
@@ -297,16 +297,16 @@ function show(status) {
   const { twins } = status;
   list("twins", [
     ["no answer from Cosmos DB", number(twins.inTrouble)],
-    ["so much waits that partitions wait", number(twins.full)],
+    ["so many waiting events that partitions wait", number(twins.full)],
     ["repairs waiting", number(twins.repairsWaiting)],
     ["refused by Cosmos DB", number(twins.rejected)],
     ["repaired and different again", number(twins.stillDifferent)],
     ["events lost", number(twins.eventsLost)],
   ]);
   letters(status.deadLetters, status.at);
-  list("store", [["writes", rate(store.writesPerSecond)], ["throttled", share(store.throttledShare)], ["requests at a time, at most", number(store.concurrencyLimit)]]);
+  list("store", [["writes", rate(store.writesPerSecond)], ["throttled", share(store.throttledShare)], ["maximum concurrent requests", number(store.concurrencyLimit)]]);
   counts(status.counts, status.at);
-  at("hubs").replaceChildren(...(status.hubs.length > 0 ? status.hubs.map((found) => hub(found, status.at)) : [element("p", "No IoT hub is configured to be asked.", { class: "quiet" })]));
+  at("hubs").replaceChildren(...(status.hubs.length > 0 ? status.hubs.map((found) => hub(found, status.at)) : [element("p", "No IoT hub is configured.", { class: "quiet" })]));
 }
 
 /** The stream, while it is open; it carries nothing where a proxy keeps it. */
@@ -342,7 +342,7 @@ function reload() {
 function silent() {
   const since = new Date(heard).toLocaleTimeString("en-GB");
   headline("bad", `No answer from the replica since ${since}`);
-  say("connection", "What is below is as of then. The page goes on by itself when the replica answers.");
+  say("connection", "The data below is from that time. The page continues automatically when the replica answers.");
 }
 
 async function poll() {
@@ -392,7 +392,7 @@ document.addEventListener("visibilitychange", () => {
   if (!document.hidden) {
     // What is shown is from before, when nobody was asked any more.
     heard = Date.now();
-    say("connection", "Asking again.");
+    say("connection", "Trying again.");
     if (!asking) poll();
     if (source === null) listen();
   }

@@ -98,7 +98,7 @@ function facts(answer) {
       ["Copied", moment(sync.writtenAt)],
       ["Life of the twin", sync.incarnation.text],
       ["Known from", sync.confirmedUntil === null ? "events" : `an answer of the hub, as of ${moment(sync.confirmedUntil)}, and the events since then`],
-      ["Modules", sync.modulesPending ? "still have to follow what became of the device" : null],
+      ["Modules", sync.modulesPending ? "still have to be updated after a change of their device" : null],
       ["ETag", answer.etag === null ? null : `${answer.etag} (the document's version in Cosmos DB, not the hub's)`],
     );
   }
@@ -172,11 +172,11 @@ async function ask(more = {}) {
     return;
   }
   if (token === null) {
-    askForToken("Twins are shown to whoever has the token of this replica.");
+    askForToken("To see twins, you need the token of this replica.");
     return;
   }
   const question = asked;
-  headline("unknown", "Asking", more.compare ? "The copy and the hub are being asked." : "The copy is being asked.");
+  headline("unknown", "Loading", more.compare ? "The copy and the hub are being read." : "The copy is being read.");
   try {
     const headers = { Authorization: `Bearer ${token}` };
     const answer = await fetch(path("/api/twins", twin, more), { headers, cache: "no-store", signal: AbortSignal.timeout(LIMIT_MILLISECONDS) });
@@ -199,7 +199,7 @@ async function ask(more = {}) {
     if (question !== asked) return;
     if (error instanceof TypeError && /header|ByteString|ISO-8859/i.test(error.message)) {
       sessionStorage.removeItem(KEPT);
-      askForToken("A token has letters, digits and signs of ASCII only; this one has others.");
+      askForToken("A token has ASCII letters, digits and punctuation only; this one has other characters.");
       return;
     }
     fail("No answer", error.name === "TimeoutError" ? "The replica did not answer in time." : "The replica cannot be reached.");

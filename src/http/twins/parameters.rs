@@ -54,13 +54,13 @@ pub(super) fn request(id: Id, query: &str) -> Result<TwinRequest, String> {
                 Id::InQuery => format!("device, module, {}", PARAMETERS.join(", ")),
                 Id::Device(_) | Id::Module(..) | Id::Unreadable => PARAMETERS.join(", "),
             };
-            return Err(format!("there is a parameter that is not known here; known are {what}"));
+            return Err(format!("there is an unknown parameter; the known ones are {what}"));
         }
         if value.contains('\u{FFFD}') {
-            return Err(format!("{name} is not UTF-8, percent-encoded"));
+            return Err(format!("{name} is not percent-encoded UTF-8"));
         }
         if values.insert(name.clone().into_owned(), value.into_owned()).is_some() {
-            return Err(format!("{name} is there twice"));
+            return Err(format!("{name} appears twice"));
         }
     }
     let (device, module) = match id {
@@ -71,15 +71,13 @@ pub(super) fn request(id: Id, query: &str) -> Result<TwinRequest, String> {
             let which = "say which twin: /api/twins/DEVICE, /api/twins/DEVICE/modules/MODULE, or /api/twins?device=DEVICE";
             (device.ok_or(which)?, values.remove("module"))
         }
-        Id::Unreadable => return Err("the id in the path is not UTF-8, percent-encoded".to_owned()),
+        Id::Unreadable => return Err("the id in the path is not percent-encoded UTF-8".to_owned()),
     };
     for (what, id) in [("the device id", Some(&device)), ("the module id", module.as_ref())] {
         match id.map(|id| id.chars().count()) {
             Some(0) => return Err(format!("{what} is empty")),
             Some(length) if length > ID_MAX => {
-                return Err(format!(
-                    "{what} has {length} characters; IoT Hub knows none of more than {ID_MAX}"
-                ));
+                return Err(format!("{what} has {length} characters; IoT Hub allows at most {ID_MAX}"));
             }
             Some(_) | None => {}
         }
@@ -99,7 +97,7 @@ pub(super) fn request(id: Id, query: &str) -> Result<TwinRequest, String> {
     let compare = yes("compare")?;
     let wait = match values.get("wait") {
         Some(_) if !requirement.is_something() => {
-            return Err("wait says for how long, and nothing for what: add min_version=N".to_owned());
+            return Err("wait needs something to wait for: add min_version=N".to_owned());
         }
         Some(text) => parse_duration(text).ok().filter(|wait| *wait <= WAIT_MAX).ok_or_else(|| {
             format!("wait is not a duration like 5s or 500ms of at most {} s", WAIT_MAX.as_secs())
@@ -159,12 +157,16 @@ mod tests {
         let secret = "c2VjcmV0";
         let long = "x".repeat(129);
         for (id, query, hint) in [
-            (Id::Device("d".into()), format!("min_verison={secret}"), "known are hub, compare, min_version"),
-            (Id::Device("d".into()), format!("{secret}=1"), "not known here"),
-            (Id::Device("d".into()), format!("device={secret}"), "not known here"),
+            (
+                Id::Device("d".into()),
+                format!("min_verison={secret}"),
+                "the known ones are hub, compare, min_version",
+            ),
+            (Id::Device("d".into()), format!("{secret}=1"), "unknown parameter"),
+            (Id::Device("d".into()), format!("device={secret}"), "unknown parameter"),
             (Id::Device("d".into()), format!("min_version={secret}"), "min_version is not a whole number"),
             (Id::Device("d".into()), "min_version=-1".into(), "min_version is not a whole number"),
-            (Id::Device("d".into()), "min_version=1&min_version=2".into(), "min_version is there twice"),
+            (Id::Device("d".into()), "min_version=1&min_version=2".into(), "min_version appears twice"),
             (Id::Device("d".into()), format!("unflagged={secret}"), "neither true nor false"),
             (Id::Device("d".into()), format!("compare={secret}"), "neither true nor false"),
             (Id::Device("d".into()), format!("min_time={secret}"), "min_time is not a time"),
@@ -172,10 +174,10 @@ mod tests {
             (Id::Device("d".into()), format!("min_version=1&wait={secret}"), "at most 30 s"),
             (Id::Device("d".into()), "min_version=1&wait=31s".into(), "at most 30 s"),
             (Id::Device("d".into()), "hub=".into(), "hub is empty"),
-            (Id::Device("d".into()), "hub=%FF".into(), "hub is not UTF-8"),
-            (Id::Device(long.clone()), String::new(), "none of more than 128"),
+            (Id::Device("d".into()), "hub=%FF".into(), "hub is not percent-encoded UTF-8"),
+            (Id::Device(long.clone()), String::new(), "allows at most 128"),
             (Id::Module("d".into(), long), String::new(), "the module id has 129"),
-            (Id::Unreadable, String::new(), "not UTF-8"),
+            (Id::Unreadable, String::new(), "not percent-encoded UTF-8"),
             (Id::InQuery, String::new(), "say which twin"),
             (Id::InQuery, "device=".into(), "the device id is empty"),
         ] {

@@ -136,7 +136,7 @@ impl Beside {
         let version = twin.as_ref().map(|twin| twin.version.0);
         let held = document.and_then(Document::twin).map(|twin| twin.version.0);
         let (outcome, text) = match &found {
-            Compared::Equal => ("equal", "The copy says what the hub says.".to_owned()),
+            Compared::Equal => ("equal", "The copy equals the twin at the hub.".to_owned()),
             Compared::Missing => (
                 "missing",
                 "The hub has this twin, and the copy has not: it may just have been created.".to_owned(),

@@ -146,7 +146,7 @@ async fn twins_are_shown_to_whoever_shows_the_token_in_its_header() {
     }
     assert!(server.shows("twinsync_twin_reads_unauthorized_total{reason=\"no_token\"} 20"));
     assert!(server.shows("twinsync_twin_reads_unauthorized_total{reason=\"wrong_token\"} 4"));
-    assert!(server.shows("twinsync_twin_reads_total{outcome=\"found\"} 0"), "nothing was looked_up up");
+    assert!(server.shows("twinsync_twin_reads_total{outcome=\"found\"} 0"), "no twin may be read");
     let (status, body) = server.get("/api/twins/d").await;
     assert_eq!((status, &body["version"]), (200, &json!(7)), "{body}");
     server.stop().await;
@@ -161,13 +161,17 @@ async fn without_a_token_in_the_configuration_nobody_reads_and_is_told_how_to() 
         server.request(Method::GET, "/api/twins/d").bearer_auth(""),
     ] {
         let response = request.send().await.unwrap();
-        assert_eq!(response.status(), StatusCode::FORBIDDEN, "a twin that does not exist is something else");
+        assert_eq!(
+            response.status(),
+            StatusCode::FORBIDDEN,
+            "the status must differ from that of a missing twin"
+        );
         let body: Value = response.json().await.unwrap();
         assert!(body["error"].as_str().unwrap().contains("set http.token or http.token_file"), "{body}");
     }
     assert!(
         server.shows("twinsync_twin_reads_unauthorized_total{reason=\"wrong_token\"} 0"),
-        "nobody guesses"
+        "these requests are no guesses of a token"
     );
     server.stop().await;
 }
@@ -208,11 +212,11 @@ async fn every_answer_about_a_twin_has_the_same_fields() {
         ),
         (&json!(1), &json!("h"), &json!("d"), &Value::Null, &json!("present"), &json!("1"))
     );
-    assert_eq!(found["document"]["sync"]["state"], "live", "as it is stored: {found}");
+    assert_eq!(found["document"]["sync"]["state"], "live", "the document must be as stored: {found}");
     assert_eq!(found["sync"]["flagged"], false);
     for (path, status, state, hint) in [
         ("/api/twins/x", 404, "absent", "no such twin"),
-        ("/api/twins/d?min_version=8&wait=0s", 504, "present", "had not reached"),
+        ("/api/twins/d?min_version=8&wait=0s", 504, "present", "did not reach"),
         ("/api/twins/x?min_version=1&wait=0s", 504, "absent", "no such twin yet"),
     ] {
         let (found_status, body) = server.get(path).await;
@@ -226,7 +230,7 @@ async fn every_answer_about_a_twin_has_the_same_fields() {
     assert_eq!(response.headers()["retry-after"], "1");
     let body: Value = response.json().await.unwrap();
     assert_eq!((&body["state"], fields(&body)), (&json!("unknown"), fields(&found)));
-    assert!(body["error"].as_str().unwrap().contains("scripted"), "the store's own reason: {body}");
+    assert!(body["error"].as_str().unwrap().contains("scripted"), "the store's reason is missing: {body}");
     server.stop().await;
 }
 
@@ -244,7 +248,7 @@ async fn ids_reach_the_store_as_they_are() {
     let (status, body) = server.get("/api/twins?device=%2E%2E&module=..").await;
     assert_eq!((status, &body["device"]), (200, &json!("..")), "{body}");
     let (status, body) = server.get("/api/twins/%252F/modules/%252F").await;
-    assert_eq!((status, &body["device"]), (200, &json!("%2F")), "decoded once: {body}");
+    assert_eq!((status, &body["device"]), (200, &json!("%2F")), "the id must be decoded once: {body}");
     let script = "/api/twins/%3Cscript%3Ealert(1)%3C%2Fscript%3E/modules/%3Cscript%3Ealert(1)%3C%2Fscript%3E";
     let response = server.request(Method::GET, script).bearer_auth(TOKEN).send().await.unwrap();
     assert_eq!(
@@ -285,7 +289,7 @@ async fn waiters(server: &Server, number: usize) -> Vec<JoinHandle<u16>> {
 }
 
 #[tokio::test]
-async fn waiters_push_out_no_probe_and_are_pushed_out_by_nobody() {
+async fn waiting_requests_displace_no_probe_and_are_not_displaced() {
     let server = Server::start().await;
     let waiting = waiters(&server, MOST_WAITERS).await;
     let address = server.base.trim_start_matches("http://").to_owned();
@@ -300,9 +304,13 @@ async fn waiters_push_out_no_probe_and_are_pushed_out_by_nobody() {
     }
     let response =
         server.request(Method::GET, "/api/twins/d?min_version=2").bearer_auth(TOKEN).send().await.unwrap();
-    assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE, "as many wait as may");
+    assert_eq!(
+        response.status(),
+        StatusCode::SERVICE_UNAVAILABLE,
+        "the number of waiting requests is limited"
+    );
     assert_eq!(response.headers()["retry-after"], "1");
-    assert!(server.shows(&format!("twinsync_twin_waiters {MOST_WAITERS}")), "all of them are still there");
+    assert!(server.shows(&format!("twinsync_twin_waiters {MOST_WAITERS}")), "all of them must still wait");
     server.write(document(2));
     for waiter in waiting {
         assert_eq!(waiter.await.unwrap(), 200);
@@ -352,7 +360,7 @@ async fn the_page_about_a_twin_is_the_same_for_all_and_holds_none() {
         assert!(!response.headers().contains_key("set-cookie"));
         pages.push(response.text().await.unwrap());
     }
-    assert!(pages.windows(2).all(|pair| pair[0] == pair[1]), "no twin, no id");
+    assert!(pages.windows(2).all(|pair| pair[0] == pair[1]), "the page must not depend on the id");
     for (path, kind) in
         [("/twin.css", "text/css"), ("/twin.js", "text/javascript"), ("/page.css", "text/css")]
     {

@@ -21,15 +21,15 @@ struct Store {
 #[async_trait]
 impl CheckpointStore for Store {
     async fn claim_ownership(&self, _: &[Ownership]) -> azure_core::Result<Vec<Ownership>> {
-        unreachable!("nobody claims anything")
+        unreachable!("a committer claims no partition")
     }
 
     async fn list_checkpoints(&self, _: &str, _: &str, _: &str) -> azure_core::Result<Vec<Checkpoint>> {
-        unreachable!("nobody reads")
+        unreachable!("a committer reads no checkpoint")
     }
 
     async fn list_ownerships(&self, _: &str, _: &str, _: &str) -> azure_core::Result<Vec<Ownership>> {
-        unreachable!("nobody looks")
+        unreachable!("a committer reads no ownership")
     }
 
     async fn update_checkpoint(&self, checkpoint: Checkpoint) -> azure_core::Result<()> {
@@ -73,7 +73,7 @@ impl Bench {
         self.progress.complete(ticket);
     }
 
-    /// Commits once per second for so many seconds. Returns what was written meanwhile.
+    /// Commits once per second for this number of seconds. Returns the checkpoints that were written.
     async fn commit_for(&mut self, seconds: u64) -> Vec<i64> {
         for _ in 0..seconds {
             self.committer.commit(&[Arc::clone(&self.progress)]).await;
@@ -93,9 +93,9 @@ async fn a_partition_at_rest_has_its_checkpoint_written_twice_and_not_more() {
     assert_eq!(bench.commit_for(60).await, [7]);
     assert_eq!(bench.commit_for(600).await, NONE);
     bench.complete(8);
-    assert_eq!(bench.commit_for(600).await, [8], "nothing is open about this one");
+    assert_eq!(bench.commit_for(600).await, [8], "no earlier write can set this one back");
     bench.committer.forget(bench.progress.id());
-    assert_eq!(bench.commit_for(600).await, [8, 8], "it was somebody else's in between");
+    assert_eq!(bench.commit_for(600).await, [8, 8], "another replica owned the partition in between");
 }
 
 #[tokio::test(start_paused = true)]
@@ -116,7 +116,7 @@ async fn what_a_write_without_an_answer_may_have_set_back_is_written_once_more()
 #[test]
 fn a_checkpoint_passes_what_is_open_at_it_or_before_it() {
     let at = |number| Position { sequence_number: SequenceNumber(number), offset: Default::default() };
-    assert!(!passes(&at(7), None), "nothing is open");
+    assert!(!passes(&at(7), None), "no write is pending");
     assert!(!passes(&at(7), Some(&at(8))));
     assert!(passes(&at(7), Some(&at(7))));
     assert!(passes(&at(7), Some(&at(3))));

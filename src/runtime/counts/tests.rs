@@ -197,7 +197,7 @@ async fn counts_begin_with_all_documents_and_follow_every_change() {
     feed.write("f", None);
     let world = World::start(feed);
     assert_eq!(world.after(Duration::ZERO).await, all(5, &[("x", 2), ("y", 2)]));
-    assert!(world.metrics.request_units(Purpose::Counts) >= 6.0, "it is told what that cost");
+    assert!(world.metrics.request_units(Purpose::Counts) >= 6.0, "the request units must be counted");
     world.feed.write("a", Some("y"));
     world.feed.write("b", None);
     world.feed.write("g", Some("z"));
@@ -215,11 +215,11 @@ async fn what_is_counted_is_shown_only_when_every_document_was_read_and_goes_on_
     }
     feed.0.lock().unwrap().breaks_after = Some(2);
     let world = World::start(feed);
-    assert_eq!(world.after(Duration::ZERO).await, None, "half of them would be wrong");
+    assert_eq!(world.after(Duration::ZERO).await, None, "incomplete counts must not be shown");
     assert_eq!(world.metric("twinsync_counts_read_failures_total"), 1.0);
     assert_eq!(world.after(INTERVAL).await, all(7, &[("x", 7)]));
     let read = world.health.counts().get().map(|shown| shown.documents);
-    assert_eq!(read, Some(7), "no document was read twice");
+    assert_eq!(read, Some(7), "no document may be read twice");
     world.end().await;
 }
 
@@ -234,7 +234,11 @@ async fn without_answers_counts_grow_old_in_sight_and_are_right_again_afterwards
     {
         world.feed.fails(Some(trouble(kind)));
         world.feed.write("b", Some("x"));
-        assert_eq!(world.after(INTERVAL * 3).await, all(1, &[("x", 1)]), "what was right stays");
+        assert_eq!(
+            world.after(INTERVAL * 3).await,
+            all(1, &[("x", 1)]),
+            "the last correct counts must be shown"
+        );
         assert_eq!(world.outage().map(|outage| outage.failure), Some(failure));
         let page = world.health.render();
         let age = page.lines().find_map(|line| line.strip_prefix("twinsync_counts_age_seconds "));
@@ -282,7 +286,7 @@ async fn a_feed_that_is_lost_again_and_again_is_not_read_from_its_beginning_each
     }
     let pages = world.feed.0.lock().unwrap().pages;
     assert_eq!(world.after(LOST_AGAIN - INTERVAL * 3).await, None);
-    assert_eq!(world.feed.0.lock().unwrap().pages, pages, "it waits");
+    assert_eq!(world.feed.0.lock().unwrap().pages, pages, "it must wait before the next attempt");
     assert_eq!(world.after(INTERVAL * 3).await, all(1, &[("x", 1)]));
     world.end().await;
 }
@@ -296,9 +300,9 @@ async fn a_recount_finds_what_no_change_told_of_and_says_so() {
     let world = World::start(feed);
     assert_eq!(world.after(Duration::ZERO).await, all(3, &[("x", 3)]));
     assert_eq!(world.after(RECOUNT + INTERVAL).await, all(3, &[("x", 3)]));
-    assert_eq!(world.metric("twinsync_counts_corrected_twins_total"), 0.0, "nothing was wrong");
+    assert_eq!(world.metric("twinsync_counts_corrected_twins_total"), 0.0, "no count may be corrected");
     world.feed.remove("b");
-    assert_eq!(world.after(INTERVAL).await, all(3, &[("x", 3)]), "nothing tells of it");
+    assert_eq!(world.after(INTERVAL).await, all(3, &[("x", 3)]), "the change feed does not show the removal");
     assert_eq!(world.after(RECOUNT + INTERVAL).await, all(2, &[("x", 2)]));
     assert_eq!(world.metric("twinsync_counts_corrected_twins_total"), 1.0);
     world.end().await;
@@ -320,7 +324,7 @@ async fn what_is_shown_follows_the_changes_while_everything_is_counted_anew() {
     world.feed.write("new", Some("y"));
     assert_eq!(world.after(INTERVAL * 3).await, all(101, &[("x", 100), ("y", 1)]));
     let read = world.feed.0.lock().unwrap().pages - pages;
-    assert!((5..50).contains(&read), "it is being counted anew: {read} pages");
+    assert!((5..50).contains(&read), "the recount must be under way: {read} pages");
     sleep(INTERVAL * 60).await;
     assert_eq!(world.metric("twinsync_counts_corrected_twins_total"), 0.0);
     assert_eq!(world.rows(), all(101, &[("x", 100), ("y", 1)]));

@@ -1,4 +1,4 @@
-//! Several replicas over one store: one owner per partition, quick hand-over, and no lease is used after the others may take it.
+//! Several replicas with one store: one owner per partition, quick takeover, and no use of a lease that others may take.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -100,13 +100,13 @@ fn shares(held: &[Vec<String>]) -> Vec<usize> {
 async fn replicas_come_to_fair_shares_with_one_owner_each() {
     let store = Store::new().await;
     let (mut a, mut b, mut c) = (replica(&store, "a", 6), replica(&store, "b", 6), replica(&store, "c", 6));
-    assert_eq!(a.round(&[], true).await.gained.len(), 6, "the first takes all");
+    assert_eq!(a.round(&[], true).await.gained.len(), 6, "the first replica takes all");
     rounds(&mut [&mut a, &mut b], "two shares", |held| shares(held) == [3, 3]).await;
     rounds(&mut [&mut a, &mut b, &mut c], "three shares", |held| shares(held) == [2, 2, 2]).await;
     let mut all = [a.held(), b.held(), c.held()].concat();
     all.sort();
     all.dedup();
-    assert_eq!(all.len(), 6, "nobody shares a partition");
+    assert_eq!(all.len(), 6, "a partition has two owners");
 }
 
 #[tokio::test]
@@ -120,7 +120,7 @@ async fn what_is_released_is_free_at_once() {
     }
     let began = Instant::now();
     assert_eq!(b.round(&[], true).await.gained.len(), 1);
-    assert!(began.elapsed() < DURATION / 2, "no expiry is waited for");
+    assert!(began.elapsed() < DURATION / 2, "a released lease must not have to expire");
 }
 
 #[tokio::test]
@@ -131,8 +131,8 @@ async fn a_silent_owner_keeps_its_partitions_for_the_duration_and_not_longer() {
     rounds(&mut [&mut a, &mut b], "shares", |held| shares(held) == [2, 2]).await;
     let silent = Instant::now(); // `a` is dead from this moment
     rounds(&mut [&mut b], "all of them", |held| shares(held) == [4]).await;
-    assert!(silent.elapsed() >= DURATION - DURATION / 6, "not before: {:?}", silent.elapsed());
-    assert!(silent.elapsed() < DURATION * 5, "{:?}", silent.elapsed());
+    assert!(silent.elapsed() >= DURATION - DURATION / 6, "taken over too early: {:?}", silent.elapsed());
+    assert!(silent.elapsed() < DURATION * 5, "taken over after {:?}", silent.elapsed());
 }
 
 #[tokio::test]
@@ -147,13 +147,13 @@ async fn a_replica_that_cannot_renew_stops_before_the_others_may_take_over() {
         if !lost.is_empty() {
             break lost;
         }
-        assert!(since.elapsed() < DURATION, "kept although the others may take over");
+        assert!(since.elapsed() < DURATION, "the lease is kept although others may take it over");
         tokio::time::sleep(Duration::from_millis(5)).await;
     };
     assert_eq!((lost.len(), a.held().len()), (2, 0));
 }
 
-/// The fence works whatever the loop is doing: here, it does nothing at all.
+/// The end of a lease is signalled even if the loop does nothing.
 #[tokio::test]
 async fn the_end_of_a_lease_is_told_in_time_even_if_nobody_looks() {
     let store = Store::new().await;
@@ -189,7 +189,7 @@ async fn a_store_that_hangs_delays_no_fence() {
     });
     term.cancelled().await;
     assert!(sent.elapsed() < DURATION, "{:?}", sent.elapsed());
-    timeout(DURATION * 5, looking).await.expect("seen by the next look").expect("no panic");
+    timeout(DURATION * 5, looking).await.expect("seen by the next check").expect("no panic");
 }
 
 #[tokio::test]
@@ -212,7 +212,7 @@ async fn a_partition_that_somebody_took_is_lost_in_the_next_round() {
     let (mut a, mut b) = (replica(&store, "a", 4), replica(&store, "b", 4));
     a.round(&[], true).await;
     let taken = b.round(&[], true).await.gained;
-    assert_eq!(taken.len(), 1, "a newcomer takes one");
+    assert_eq!(taken.len(), 1, "a new replica takes one partition");
     assert_eq!(a.round(&[], true).await.lost, taken);
 }
 
@@ -234,14 +234,14 @@ async fn a_renewal_whose_answer_is_lost_keeps_the_lease() {
 }
 
 #[tokio::test]
-async fn partitions_that_are_added_are_shared_and_who_does_not_know_them_hears_of_them() {
+async fn added_partitions_are_shared_and_reported_to_replicas_that_do_not_know_them() {
     let store = Store::new().await;
     let (mut a, mut b) = (replica(&store, "a", 2), replica(&store, "b", 2));
     rounds(&mut [&mut a, &mut b], "shares", |held| shares(held) == [1, 1]).await;
     let new = ["2".to_owned(), "3".to_owned()];
     a.add(&new);
     a.add(&new); // adding once is enough
-    assert_eq!(a.round(&[], true).await.gained.len(), 1, "its share of the new ones");
+    assert_eq!(a.round(&[], true).await.gained.len(), 1, "its share of the new partitions");
     let heard = b.round(&[], true).await;
     assert_eq!(heard.unknown.len(), 1, "{heard:?}");
     assert!(heard.gained.is_empty() && new.contains(&heard.unknown[0]), "{heard:?}");

@@ -1,4 +1,4 @@
-//! The loop against a scripted source: where it opens again after each kind of failure.
+//! The receive loop with a scripted source: where it opens again after each kind of failure.
 
 use std::collections::VecDeque;
 
@@ -110,7 +110,7 @@ struct Ran {
     audit: bool,
 }
 
-/// Runs the loop over these links until so many dead letters have come out, or until the loop ends.
+/// Runs the loop over these links until this number of dead letters has come out, or until the loop ends.
 async fn run(links: Vec<Script>, letters: usize) -> Ran {
     run_with(OnInvalid::Stop, links, letters).await
 }
@@ -130,7 +130,9 @@ async fn run_with(on_invalid: OnInvalid, links: Vec<Script>, letters: usize) -> 
         while numbers.len() < letters {
             let Some(batch) = batches.recv().await else { break };
             for intake in batch {
-                let Intake::DeadLetter { origin, .. } = intake else { panic!("only letters are sent here") };
+                let Intake::DeadLetter { origin, .. } = intake else {
+                    panic!("the tests send dead letters only")
+                };
                 numbers.push(origin.message.position.sequence_number.0);
             }
         }
@@ -208,14 +210,14 @@ async fn after_an_error_it_opens_at_the_newest_event_and_takes_it_once() {
     assert_eq!(ran.numbers, [5, 6, 7]);
     assert_eq!(ran.opened, [at(4), at(6)]);
     let none = "twinsync_events_repeated_total{stream=\"hub\"} 0";
-    assert!(ran.metrics.render().contains(none), "it was asked for");
+    assert!(ran.metrics.render().contains(none), "the event at the requested position is no repeat");
 }
 
 #[tokio::test]
 async fn behind_an_undecodable_message_it_opens_after_it_and_drops_repeats() {
     let undecodable = VecDeque::from([Err(SourceError::Undecodable("no AMQP".into())), Err(lost())]);
     let ran = run(vec![undecodable, VecDeque::from([Ok(vec![5, 6])])], 2).await;
-    assert_eq!(ran.numbers, [5, 6], "the message itself would stop each new link");
+    assert_eq!(ran.numbers, [5, 6], "a link that starts at the message would fail again");
     assert_eq!(ran.opened, [at(4), Start::After(SequenceNumber(5))]);
     assert!(ran.metrics.render().contains("twinsync_events_repeated_total{stream=\"hub\"} 1"));
 }
@@ -224,7 +226,7 @@ async fn behind_an_undecodable_message_it_opens_after_it_and_drops_repeats() {
 async fn an_undecodable_message_is_skipped_on_the_same_link() {
     let script = VecDeque::from([Ok(vec![5]), Err(SourceError::Undecodable("no AMQP".into())), Ok(vec![7])]);
     let ran = run(vec![script], 3).await;
-    assert_eq!(ran.numbers, [5, 6, 7], "its letter takes the place it must have had: nothing is lost");
+    assert_eq!(ran.numbers, [5, 6, 7], "the dead letter must have the sequence number of the message");
     assert_eq!(ran.opened, [at(4)]);
     assert!(ran.metrics.render().contains("twinsync_events_lost_total{stream=\"hub\"} 0"));
 }
@@ -236,7 +238,11 @@ async fn lost_events_stop_the_daemon_before_them_unless_it_may_go_on() {
     let stopped = run(links(), 9).await;
     let error = stopped.ended.expect_err("stopped").to_string();
     assert!(error.contains("events 7 to 9") && error.contains("EVENTS_LOST"), "{error}");
-    assert_eq!((stopped.numbers, stopped.audit), (vec![5, 6], false), "what came before them counts");
+    assert_eq!(
+        (stopped.numbers, stopped.audit),
+        (vec![5, 6], false),
+        "the events before the loss must be handled"
+    );
     assert!(stopped.metrics.render().contains(counted));
 
     let went_on = run_with(OnInvalid::Earliest, links(), 4).await;
@@ -285,13 +291,13 @@ async fn a_hub_that_is_recreated_while_nothing_arrives_is_noticed() {
             break batch.len();
         }
     };
-    assert_eq!(arrived, 2, "from its beginning");
+    assert_eq!(arrived, 2, "the new Event Hub must be read from its beginning");
     assert_eq!(*source.opened.lock().unwrap(), [at(4), Start::Earliest]);
     stop.cancel();
     task.await.expect("no panic").expect("nothing to decide");
 }
 
-/// Measures a partition `rounds` times. Its link is silent behind event 4, which was received at `received`. The partition's own event 4
+/// Measures a partition `rounds` times. Its link is silent after event 4, which was received at `received`. The partition's own event 4
 /// arrived at 10. Returns where it opened, and how many events came out.
 async fn measured(received: i64, rounds: usize, links: Vec<Script>) -> (Vec<Start>, usize) {
     let newest = Some(Ticks::new(10));
@@ -324,30 +330,34 @@ async fn measured(received: i64, rounds: usize, links: Vec<Script>) -> (Vec<Star
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_hub_that_is_recreated_and_has_come_to_the_same_number_in_silence_is_noticed() {
+async fn a_recreated_hub_that_reaches_the_same_number_is_noticed() {
     let links =
         vec![VecDeque::new(), VecDeque::from([Ok(vec![3])]), VecDeque::from([Ok(vec![0, 1, 2, 3, 4])])];
     let (opened, arrived) = measured(7, 4, links).await;
-    assert_eq!((opened, arrived), (vec![at(4), at(4), Start::Earliest], 5), "from its beginning");
+    assert_eq!(
+        (opened, arrived),
+        (vec![at(4), at(4), Start::Earliest], 5),
+        "the new Event Hub must be read from its beginning"
+    );
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_event_that_seems_another_one_and_is_not_costs_one_connection() {
+async fn a_wrong_suspicion_of_a_recreated_hub_costs_one_connection() {
     let (opened, _) = measured(7, 10, vec![VecDeque::new(), VecDeque::from([Ok(vec![4])])]).await;
-    assert_eq!(opened, [at(4), at(4)], "once, though the times differ for ever");
+    assert_eq!(opened, [at(4), at(4)], "it must connect again only once, although the times keep differing");
     let (opened, _) = measured(10, 10, vec![VecDeque::new()]).await;
-    assert_eq!(opened, [at(4)], "it is the one that was received");
+    assert_eq!(opened, [at(4)], "it is the event that was received");
 }
 
-/// A partition is given up while the router takes nothing in, 200 times. Whatever the loop waits for at that moment, the permits come back,
-/// and no event stays open that would never be completed.
+/// A partition is given up 200 times while the router accepts no events. The loop waits for something else each time. The permits must be
+/// returned, and no event may stay open.
 #[tokio::test]
 async fn rebalances_under_a_full_intake_give_back_all_room() {
     let metrics = Metrics::new().expect("buckets");
     let limits = InFlight::new(8, 1 << 20);
     let (intake, mut batches) = mpsc::channel(1);
     for round in 0..200_i64 {
-        // Batches of every size up to more than there is room for, so that each of the waits occurs.
+        // Batches of all sizes, up to more than the limit, so that the loop waits at each of its waits.
         let size = round % 11 + 1;
         let link = VecDeque::from([Ok((5..5 + size).collect()), Ok((5 + size..40).collect())]);
         let source = Arc::new(Scripted { links: Mutex::new([link].into()), ..Scripted::default() });
@@ -360,24 +370,26 @@ async fn rebalances_under_a_full_intake_give_back_all_room() {
             tokio::task::yield_now().await;
         }
         stop.cancel();
-        task.await.expect("no panic").expect("nothing is wrong");
+        task.await.expect("no panic").expect("the partition ends without an error");
         let mut newest = 4;
         while let Ok(batch) = batches.try_recv() {
             for intake in batch {
-                let Intake::DeadLetter { origin, .. } = intake else { panic!("only letters are sent here") };
+                let Intake::DeadLetter { origin, .. } = intake else {
+                    panic!("the tests send dead letters only")
+                };
                 newest = origin.message.position.sequence_number.0;
                 progress.complete(origin.ticket);
             }
         }
         assert_eq!(limits.used(), (0, 0), "round {round}");
-        assert_eq!(progress.open(), 0, "whoever finishes the partition waits for nothing");
+        assert_eq!(progress.open(), 0, "no event may stay open");
         let durable = progress.durable().map(|position| position.sequence_number.0);
         assert_eq!((durable, number_of_newest(&progress)), (Some(newest), newest));
     }
 }
 
 #[tokio::test]
-async fn a_twin_of_which_too_much_waits_holds_up_the_partition_that_feeds_it_and_no_other() {
+async fn a_twin_with_too_many_waiting_events_pauses_only_its_own_partition() {
     let metrics = Metrics::new().expect("buckets");
     let (intake, mut batches) = mpsc::channel(8);
     let full = crate::domain::id::TwinKey::device("h", "full");
@@ -387,20 +399,20 @@ async fn a_twin_of_which_too_much_waits_holds_up_the_partition_that_feeds_it_and
     feeding.limits.set_full(&[full.clone()].into());
     let mut waits =
         Box::pin(feeding.dispatch(vec![change(5, "before"), change(6, "full"), change(7, "behind")], false));
-    assert!((&mut waits).now_or_never().is_none(), "it waits");
+    assert!((&mut waits).now_or_never().is_none(), "the partition must wait");
     assert!(other.dispatch(vec![change(5, "another")], false).await.is_ok());
     let batch = batches.recv().await.expect("open");
-    assert_eq!(batch.len(), 1, "what came before it does not wait");
+    assert_eq!(batch.len(), 1, "the events before it must not wait");
     drop(batch);
-    assert_eq!(batches.recv().await.expect("open").len(), 1, "nor does another partition");
+    assert_eq!(batches.recv().await.expect("open").len(), 1, "another partition must not wait");
 
-    // Given up while it waits: the rest counts as never received.
+    // If the partition is given up while it waits, the remaining events count as never received.
     drop(waits);
     assert_eq!(feeding.progress.newest().map(|newest| newest.sequence_number), Some(SequenceNumber(5)));
     assert_eq!((feeding.progress.open(), feeding.limits.used()), (1, (0, 0)));
 
     let mut waits = Box::pin(feeding.dispatch(vec![change(6, "full"), change(7, "behind")], false));
-    assert!((&mut waits).now_or_never().is_none(), "it waits");
+    assert!((&mut waits).now_or_never().is_none(), "the partition must wait");
     feeding.limits.set_full(&Default::default());
     assert!(waits.await.is_ok());
     assert_eq!(batches.recv().await.expect("open").len(), 2);
@@ -434,7 +446,7 @@ async fn what_passes_is_waited_out_for_ever() {
     assert!(run_for(Duration::from_secs(86_400), lost).await.is_none());
 }
 
-/// A partition whose tries fail.
+/// A partition whose attempts fail.
 struct Trying {
     source: Arc<Scripted>,
     /// Reports that the Event Hub answers.
@@ -455,9 +467,9 @@ fn try_again_and_again(error: impl Fn() -> SourceError) -> Trying {
     Trying { source, tell, stop, task }
 }
 
-/// Many tries have failed, so the next try is many seconds away.
+/// After many failures the next attempt is many seconds away.
 #[tokio::test(start_paused = true)]
-async fn whoever_waits_for_the_next_try_does_not_where_the_event_hub_answers_again() {
+async fn a_waiting_partition_tries_at_once_when_the_event_hub_answers() {
     let Trying { source, tell, stop, task } = try_again_and_again(lost);
     let opened = || source.opened.lock().unwrap().len();
     let next_try = async || {
@@ -475,21 +487,25 @@ async fn whoever_waits_for_the_next_try_does_not_where_the_event_hub_answers_aga
     assert!(longest > Duration::from_secs(1), "{longest:?}");
     for times in 1..3 {
         tell.send_replace(times);
-        assert!(next_try().await < Duration::from_millis(10), "it is told, and tries at once");
+        assert!(next_try().await < Duration::from_millis(10), "it must try at once");
     }
     stop.cancel();
     task.await.expect("no panic").expect("nothing to decide");
 }
 
 #[tokio::test(start_paused = true)]
-async fn whoever_is_throttled_waits_as_it_was_told_whoever_answers() {
+async fn a_throttled_partition_waits_its_time_even_if_the_event_hub_answers() {
     let throttled = || SourceError::Throttled { operation: "receiving", reason: "server-busy".into() };
     let Trying { source, tell, stop, task } = try_again_and_again(throttled);
     for times in 1..20 {
         tokio::time::sleep(THROTTLED_PAUSE / 10).await;
         tell.send_replace(times);
     }
-    assert_eq!(source.opened.lock().unwrap().len(), 2, "one pause of four seconds is over, and no other");
+    assert_eq!(
+        source.opened.lock().unwrap().len(),
+        2,
+        "one pause of four seconds must be over, and no other"
+    );
     stop.cancel();
     task.await.expect("no panic").expect("nothing to decide");
 }

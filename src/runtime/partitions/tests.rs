@@ -80,12 +80,12 @@ async fn what_is_new_is_told_once_and_what_is_missing_is_kept() {
     assert!(look(&mut partitions, &source).await.is_empty());
     shows(&metrics, "twinsync_partitions{stream=\"twins\"} 4");
     shows(&metrics, "twinsync_partitions_missing{stream=\"twins\"} 1");
-    assert!(look(&mut partitions, &source).await.is_empty(), "it is back, and was never given up");
+    assert!(look(&mut partitions, &source).await.is_empty(), "a partition that is back was never given up");
     shows(&metrics, "twinsync_partitions_missing{stream=\"twins\"} 0");
 }
 
 #[tokio::test]
-async fn a_look_that_fails_changes_nothing_and_is_counted() {
+async fn a_failed_discovery_changes_nothing_and_is_counted() {
     let hub = Hub::new(vec![failure(), failure(), Ok(names(&["0", "1"]))]);
     let source: Arc<dyn EventSource> = hub;
     let metrics = Metrics::new().unwrap();
@@ -102,18 +102,18 @@ async fn a_look_that_fails_changes_nothing_and_is_counted() {
 }
 
 #[tokio::test]
-async fn what_others_read_is_asked_about_once() {
+async fn an_unknown_partition_of_another_replica_starts_one_discovery() {
     let hub = Hub::new(vec![Ok(names(&["0", "1"])), Ok(names(&["0", "1", "2"]))]);
     let source: Arc<dyn EventSource> = Arc::clone(&hub) as _;
     let mut partitions = Partitions::new("twins", &names(&["0", "1"]), Metrics::new().unwrap());
     partitions.hear_of(&names(&["1"]), &source);
-    assert!(!partitions.is_asking(), "that is known");
+    assert!(!partitions.is_asking(), "the partition is known");
     partitions.hear_of(&names(&["7"]), &source);
     assert!(partitions.is_asking());
     let answer = partitions.next().await.expect("it was asked");
-    assert!(partitions.note(answer).is_empty(), "the lease of a larger hub of the same name");
+    assert!(partitions.note(answer).is_empty(), "the lease of a larger Event Hub with the same name");
     partitions.hear_of(&names(&["7"]), &source);
-    assert!(!partitions.is_asking(), "asked before");
+    assert!(!partitions.is_asking(), "the question was asked before");
     partitions.hear_of(&names(&["2", "7"]), &source);
     let answer = partitions.next().await.expect("it was asked");
     assert_eq!(partitions.note(answer), ["2"]);

@@ -36,7 +36,7 @@ impl Scripted {
         tokio::time::sleep(self.takes).await;
         match self.errors.lock().unwrap().pop_front() {
             Some(Some(error)) => Err(error),
-            _ => Ok(from.map_or(0, |from| from.0.parse().expect("one of ours"))),
+            _ => Ok(from.map_or(0, |from| from.0.parse().expect("a position of this script"))),
         }
     }
 
@@ -136,7 +136,7 @@ impl Bench {
             if from.is_none() {
                 return pages;
             }
-            assert!(pages.len() < 100, "no end");
+            assert!(pages.len() < 100, "the pages do not end");
         }
     }
 
@@ -225,7 +225,7 @@ async fn a_page_that_has_cost_enough_is_short_and_goes_on() {
     assert_eq!(
         pages.iter().map(Vec::len).collect::<Vec<_>>(),
         [3, 3, 2],
-        "eight documents each, the last one fewer"
+        "eight documents per page, fewer on the last one"
     );
     let limits = Limits { time: Duration::from_millis(150), ..WIDE };
     let pages = bench_of(23, limits).pages("SELECT tags.n FROM devices", 100).await;
@@ -244,7 +244,7 @@ async fn what_needs_all_twins_and_more_than_it_may_take_is_refused_with_what_to_
         ] {
             let failure = bench_of(23, limits).page(query, None, 10).await.expect_err("too much");
             assert!(
-                matches!(&failure, Failure::TooExpensive(advice) if advice.contains("narrow")),
+                matches!(&failure, Failure::TooExpensive(advice) if advice.contains("restrict its condition")),
                 "{query}: {failure}"
             );
         }
@@ -260,20 +260,20 @@ async fn what_needs_all_twins_and_more_than_it_may_take_is_refused_with_what_to_
 }
 
 #[tokio::test(start_paused = true)]
-async fn trouble_ends_a_page_early_where_it_has_rows_and_is_told_where_it_has_none() {
+async fn an_error_ends_a_page_with_rows_early_and_fails_one_without() {
     let query = "SELECT tags.n FROM devices";
     let bench = bench(10);
     bench.fails([None, Some(away())]);
-    let first = bench.page(query, None, 100).await.expect("what there is");
+    let first = bench.page(query, None, 100).await.expect("a page with rows");
     assert_eq!(first.rows.len(), 4);
     bench.fails([Some(away())]);
-    let failure = bench.page(query, first.next.as_deref(), 100).await.expect_err("nothing yet");
+    let failure = bench.page(query, first.next.as_deref(), 100).await.expect_err("a page without rows");
     assert!(matches!(failure, Failure::StoreError(_)), "{failure}");
-    let rest = bench.page(query, first.next.as_deref(), 100).await.expect("the rest");
+    let rest = bench.page(query, first.next.as_deref(), 100).await.expect("the remaining rows");
     assert_eq!((rest.rows.len(), rest.next), (6, None));
     bench.fails([None, Some(away())]);
     let failure =
-        bench.page("SELECT COUNT() AS n FROM devices", None, 1).await.expect_err("no part of a count");
+        bench.page("SELECT COUNT() AS n FROM devices", None, 1).await.expect_err("an incomplete count");
     assert!(matches!(failure, Failure::StoreError(_)), "{failure}");
 }
 
@@ -282,14 +282,14 @@ async fn nobody_waits_for_room_within_the_cap_for_longer_than_a_request_may_take
     let mut bench = bench_of(10, Limits { time: Duration::from_secs(1), ..WIDE });
     bench.queries.budget = RequestUnitBudget::new(Some(1.0));
     let (query, began) = ("SELECT tags.n FROM devices", Instant::now());
-    let first = bench.page(query, None, 100).await.expect("what there was room for");
+    let first = bench.page(query, None, 100).await.expect("a page within the cap");
     assert_eq!(first.rows.len(), 4);
-    let failure = bench.page(query, first.next.as_deref(), 100).await.expect_err("no room");
+    let failure = bench.page(query, first.next.as_deref(), 100).await.expect_err("no request units are left");
     assert!(
         matches!(&failure, Failure::StoreError(trouble) if trouble.kind == StoreErrorKind::Throttled),
         "{failure}"
     );
-    assert!(began.elapsed() <= Duration::from_secs(2), "{:?}", began.elapsed());
+    assert!(began.elapsed() <= Duration::from_secs(2), "took {:?}", began.elapsed());
 }
 
 #[tokio::test(start_paused = true)]
@@ -297,8 +297,10 @@ async fn what_is_wrong_with_a_request_is_told() {
     let bench = bench(10);
     let next = bench.page("SELECT * FROM devices", None, 3).await.expect("a page").next;
     for from in [next.as_deref(), Some("nonsense")] {
-        let failure =
-            bench.page("SELECT * FROM devices WHERE tags.n = 1", from, 3).await.expect_err("not its own");
+        let failure = bench
+            .page("SELECT * FROM devices WHERE tags.n = 1", from, 3)
+            .await
+            .expect_err("a continuation of another query");
         assert!(matches!(failure, Failure::Continuation), "{failure}");
     }
     bench.fails([Some(SelectError::Position)]);

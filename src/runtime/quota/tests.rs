@@ -52,7 +52,7 @@ async fn a_replica_gets_its_part_and_whoever_sleeps_learns_of_it() {
     gate.rate_changed.notify_waiters();
     let begin = Instant::now();
     limited(waiting).await;
-    assert!(begin.elapsed() < seconds(5), "{:?}", begin.elapsed());
+    assert!(begin.elapsed() < seconds(5), "took {:?}", begin.elapsed());
 }
 
 #[tokio::test]
@@ -77,7 +77,7 @@ async fn repair_passes_an_audit_that_waits() {
     drain(&rate_limiter, Purpose::Audit);
     let mut audit = Box::pin(rate_limiter.get(Purpose::Audit));
     assert!(poll!(&mut audit).is_pending());
-    assert!(rate_limiter.get(Purpose::Repair).now_or_never().is_some(), "its reserve is there at once");
+    assert!(rate_limiter.get(Purpose::Repair).now_or_never().is_some(), "repairs must have their reserve");
     limited(audit).await;
 }
 
@@ -96,7 +96,7 @@ async fn a_caller_that_goes_away_takes_nothing_and_blocks_nobody() {
 }
 
 #[tokio::test]
-async fn nobody_passes_while_the_hub_wants_to_be_left_alone() {
+async fn no_call_passes_during_a_pause_of_the_hub() {
     let rate_limiter = rate_limiter();
     let mut waiting = Box::pin(async {
         drain(&rate_limiter, Purpose::Repair);
@@ -114,7 +114,7 @@ async fn nobody_passes_while_the_hub_wants_to_be_left_alone() {
 }
 
 #[test]
-fn a_hint_is_followed_with_a_little_jitter_and_cut_beyond_all_measure() {
+fn a_hint_is_followed_with_a_little_jitter_up_to_a_maximum() {
     let mut state = State::new(100.0);
     state.throttled(Some(seconds(10)), 0.25, seconds(1));
     assert_eq!(state.bucket.take(Purpose::Repair, seconds(2)), Err(Duration::from_millis(9250)));
@@ -122,7 +122,7 @@ fn a_hint_is_followed_with_a_little_jitter_and_cut_beyond_all_measure() {
     assert_eq!(
         state.bucket.take(Purpose::Repair, seconds(2)),
         Err(Duration::from_millis(9250)),
-        "never shorter"
+        "a pause must not be shorter than the hint"
     );
     state.throttled(Some(Duration::MAX), 1.0, seconds(20));
     assert_eq!(state.bucket.take(Purpose::Repair, seconds(20)), Err(LONGEST_HINT + FIRST_PAUSE));

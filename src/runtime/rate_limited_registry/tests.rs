@@ -117,7 +117,7 @@ async fn a_twin_that_cannot_be_asked_about_takes_no_quota_and_says_nothing_about
     }
     assert_eq!(rate_limited.rate_limiter().calls(Call::Get), 0);
     assert!(!metrics.render().contains("outcome=\"unavailable\",purpose=\"repair\"} 1"));
-    assert!(health.facts().dependencies.is_empty(), "nothing is known about the hub");
+    assert!(health.facts().dependencies.is_empty(), "the state of the hub must be unknown");
     rate_limited.get(&key(), Purpose::Repair).await;
     assert_eq!(rate_limited.rate_limiter().calls(Call::Get), 1);
 }
@@ -182,7 +182,7 @@ async fn a_hub_that_goes_and_comes_is_told_once_each() {
         logs.push(captured.taken());
     }
     let told: Vec<_> = logs.iter().enumerate().filter(|(_, log)| !log.is_empty()).map(|(at, _)| at).collect();
-    assert_eq!(told, [4, 6], "neither single failures nor repeated ones: {logs:?}");
+    assert_eq!(told, [4, 6], "single and repeated failures must not be logged: {logs:?}");
     assert!(logs[4].contains("WARN") && logs[4].contains("contoso") && logs[4].contains("it said no"));
     assert!(logs[6].contains("INFO") && logs[6].contains("answers again"));
 }

@@ -89,8 +89,8 @@ pub struct Progress {
 pub const STAGES: [&str; 4] = [
     "twins against documents",
     "documents without twins",
-    "what changed a moment ago",
-    "what was repaired, once more",
+    "twins that changed recently",
+    "repaired twins, once more",
 ];
 
 impl Progress {

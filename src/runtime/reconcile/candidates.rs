@@ -212,7 +212,9 @@ impl<R: Candidate> CandidatePages<R> {
         if self.restarts >= RESTARTS {
             return Err(Ended::Refused {
                 hub: self.registry.hub().to_string(),
-                reason: format!("it took no continuation, {RESTARTS} scans from the beginning ended early"),
+                reason: format!(
+                    "it accepts no continuation token: {RESTARTS} scans from the beginning ended early"
+                ),
             });
         }
         self.from = None;

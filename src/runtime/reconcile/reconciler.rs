@@ -339,7 +339,7 @@ impl TwinReconciler {
             kind: StoreErrorKind::Unavailable,
             code: TWIN_UNANSWERED,
             retry_after: None,
-            message: format!("there is no registry of the hub {}", key.hub),
+            message: format!("the hub {} is not configured in [iothub]", key.hub),
         })?;
         match registry.get(key, purpose).await {
             Got::Present(twin) => Ok((stored.document, Some(*twin))),

@@ -1,4 +1,4 @@
-//! The router against a store in memory with scripted faults: no event is completed before it is durable, and none is lost.
+//! The router with a store in memory and scripted faults: no event is completed before it is durable, and none is lost.
 
 use std::{collections::BTreeSet, sync::Mutex};
 
@@ -32,7 +32,7 @@ use crate::{
 struct Letters {
     stored: Mutex<Vec<(i64, &'static str)>>,
     failures: Mutex<usize>,
-    /// The sequence number of a dead letter that is never stored, and how often that was tried.
+    /// The sequence number of a dead letter that is never stored, and the number of attempts.
     never: Mutex<Option<(i64, usize)>>,
 }
 
@@ -58,7 +58,7 @@ impl DeadLetters for Letters {
     }
 }
 
-/// A router, its dependencies and one partition that feeds it.
+/// A router, its dependencies, and one partition that sends events to it.
 struct Bench {
     store: Arc<MemoryStore>,
     letters: Arc<Letters>,
@@ -161,7 +161,7 @@ impl Bench {
         self.progress.durable().map_or(-1, |position| position.sequence_number.0)
     }
 
-    /// Waits for a condition that the router brings about.
+    /// Waits for a condition.
     async fn until(&self, what: &str, condition: impl Fn(&Self) -> bool) {
         let wait = async {
             while !condition(self) {
@@ -220,9 +220,13 @@ async fn events_of_a_busy_twin_share_writes_and_arrive_in_order() {
     let (store, _, durable, used) = bench.finish().await;
     let document = store.document(&key).expect("stored");
     assert_eq!((value(&document), durable, used), (502, 500, (0, 0)));
-    assert!(document.flags.is_empty(), "no gap");
-    assert!(*store.writes.lock().unwrap() < 100, "coalesced: {}", store.writes.lock().unwrap());
-    assert!(*store.reads.lock().unwrap() <= 1, "the cache serves what was just written");
+    assert!(document.flags.is_empty(), "there must be no gap");
+    assert!(
+        *store.writes.lock().unwrap() < 100,
+        "events must share writes: {}",
+        store.writes.lock().unwrap()
+    );
+    assert!(*store.reads.lock().unwrap() <= 1, "the cache must have the document that was just written");
 }
 
 const AN_HOUR: Duration = Duration::from_secs(3600);
@@ -263,7 +267,7 @@ async fn a_write_with_events_of_two_partitions_completes_those_of_both() {
 }
 
 #[tokio::test]
-async fn only_what_is_late_already_lingers_for_being_behind() {
+async fn only_late_events_linger_because_of_lag() {
     let linger = Linger { always: Duration::ZERO, behind: AN_HOUR };
     let mut bench = Bench::with(|options| options.linger = linger);
     let (late, fresh) = (device("late"), device("fresh"));
@@ -276,26 +280,26 @@ async fn only_what_is_late_already_lingers_for_being_behind() {
 }
 
 #[tokio::test]
-async fn nothing_lingers_where_room_runs_short() {
+async fn nothing_lingers_when_the_in_flight_limit_is_nearly_reached() {
     let mut bench = Bench::with(|options| {
         options.linger.always = AN_HOUR;
         options.max_batch = 100_000;
     });
     let key = device("d");
-    // At least 2,000 events may be in flight. One more than this, and less than a sixteenth of the room is left.
+    // At least 2,000 events may be in flight. With one more than `nearly`, less than a sixteenth of the limit is left.
     let nearly = 1_874;
     bench.send(vec![created(&key, 1)]).await;
     bench.send((3..=nearly).map(|version| updated(&key, version, version)).collect()).await;
     bench.send(vec![updated(&key, nearly + 1, nearly + 1)]).await;
-    assert_eq!(*bench.store.writes.lock().unwrap(), 0, "there is room");
+    assert_eq!(*bench.store.writes.lock().unwrap(), 0, "the events must linger");
     bench.send(vec![updated(&key, nearly + 2, nearly + 2)]).await;
-    // The last event may arrive when there is room again. It then lingers.
+    // The last event may linger, because the in-flight limit is no longer nearly reached when it arrives.
     bench.until("the others are written", |bench| bench.durable() >= nearly - 1).await;
     bench.finish().await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_was_completed_once_gives_more_room_without_waiting_for_a_second() {
+async fn completed_events_raise_the_in_flight_limit_before_a_second_has_passed() {
     let least = crate::domain::in_flight_limit::LEAST;
     let began = Instant::now();
     let mut bench = Bench::new(64);
@@ -305,7 +309,7 @@ async fn what_was_completed_once_gives_more_room_without_waiting_for_a_second() 
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     bench.until("there is more room", |bench| bench.limits.room() > least).await;
-    assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(1), "took {:?}", began.elapsed());
     bench.finish().await;
 }
 
@@ -324,12 +328,12 @@ async fn duplicates_cost_no_write() {
 
 #[tokio::test]
 async fn a_failing_twin_blocks_its_own_lane_only_and_holds_the_checkpoint() {
-    let mut bench = Bench::new(1); // a single slot: a parked lane must not hold it
+    let mut bench = Bench::new(1); // a single slot, which a waiting lane must not occupy
     let (bad, good) = (device("bad"), device("good"));
     bench.store.broken.lock().unwrap().push(bad.clone());
     bench.send(vec![created(&good, 1), created(&bad, 1), updated(&good, 2, 3)]).await;
     bench.until("good is written", |bench| bench.store.document(&good).is_some_and(|d| value(&d) == 3)).await;
-    assert_eq!(bench.durable(), 0, "the open event of `bad` holds what is behind it");
+    assert_eq!(bench.durable(), 0, "the open event of `bad` must hold the checkpoint");
     bench.store.broken.lock().unwrap().clear();
     let (store, _, durable, used) = bench.finish().await;
     assert!(store.document(&bad).is_some());
@@ -388,7 +392,10 @@ async fn throttling_failures_and_lost_replies_lose_nothing() {
             assert_eq!((value(&document), document.flags.len()), (11, 0), "{script:?}");
         }
         assert_eq!((durable, used), (29, (0, 0)), "{script:?}");
-        assert!(letters.stored.lock().unwrap().is_empty(), "trouble is never dead-dead_letter_stored");
+        assert!(
+            letters.stored.lock().unwrap().is_empty(),
+            "a fault of the store must not make a dead letter"
+        );
     }
 }
 
@@ -406,7 +413,11 @@ async fn what_the_store_refuses_for_good_becomes_one_dead_letter() {
     let document = store.document(&key).expect("stored");
     assert_eq!((value(&document), durable, used), (5, 3, (0, 0)));
     let flags = BTreeSet::from([Flag::Gap, Flag::Suspect]);
-    assert_eq!((document.flags, document.refused), (flags, Some(Ticks::new(2))), "what is missing shows");
+    assert_eq!(
+        (document.flags, document.refused),
+        (flags, Some(Ticks::new(2))),
+        "the missing event must set flags"
+    );
 }
 
 #[tokio::test]
@@ -427,7 +438,7 @@ async fn a_dead_letter_that_cannot_be_stored_holds_the_checkpoint() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn letters_that_wait_are_tried_when_another_is_stored_and_a_few_are_tried_often() {
+async fn waiting_dead_letters_are_tried_when_another_is_stored_and_a_few_are_tried_often() {
     let _seeded = crate::runtime::jitter::seeded(1);
     let longest = Duration::from_secs(30);
     let mut bench = Bench::with(|options| options.backoff = Backoff::new(longest, longest));
@@ -437,10 +448,10 @@ async fn letters_that_wait_are_tried_when_another_is_stored_and_a_few_are_tried_
     }
     bench.until("all have failed once", |bench| *bench.letters.failures.lock().unwrap() == 0).await;
     let began = Instant::now();
-    // An event that arrives later finds room.
+    // An event that arrives later is stored, and the waiting dead letters are stored with it.
     letter(&mut bench, None).await;
     bench.until("all are stored", |bench| bench.letters.stored.lock().unwrap().len() == 4).await;
-    assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(1), "took {:?}", began.elapsed());
     *bench.letters.failures.lock().unwrap() = 1;
     let began = Instant::now();
     letter(&mut bench, None).await;
@@ -451,7 +462,7 @@ async fn letters_that_wait_are_tried_when_another_is_stored_and_a_few_are_tried_
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_letter_that_fails_where_others_are_stored_is_not_tried_with_each_of_them() {
+async fn a_dead_letter_that_fails_while_others_are_stored_is_not_tried_with_each_of_them() {
     let _seeded = crate::runtime::jitter::seeded(1);
     let longest = Duration::from_secs(30);
     let mut bench = Bench::with(|options| options.backoff = Backoff::new(longest, longest));
@@ -484,8 +495,8 @@ async fn the_twin_of_a_dead_letter_is_flagged_before_the_event_counts_as_complet
     letter(&mut bench, Some((known.clone(), Some(Ticks::new(5))))).await;
     letter(&mut bench, Some((unknown.clone(), None))).await;
     bench.until("the other one is flagged", |bench| bench.store.document(&unknown).is_some()).await;
-    assert_eq!(bench.letters.stored.lock().unwrap().len(), 2, "both letters are durable");
-    assert_eq!(bench.durable(), 0, "one flag is not");
+    assert_eq!(bench.letters.stored.lock().unwrap().len(), 2, "both dead letters must be durable");
+    assert_eq!(bench.durable(), 0, "one flag is not durable");
     bench.store.broken.lock().unwrap().clear();
     let (store, _, durable, used) = bench.finish().await;
     assert_eq!((durable, used), (2, (0, 0)));
@@ -493,11 +504,14 @@ async fn the_twin_of_a_dead_letter_is_flagged_before_the_event_counts_as_complet
     assert!(flagged.flags.contains(&Flag::Suspect));
     assert_eq!((flagged.refused, value(&flagged)), (Some(Ticks::new(5)), 0));
     let flagged = store.document(&unknown).expect("stored");
-    assert!(flagged.is_flagged() && flagged.refused > Some(Ticks::new(5)), "without any time, until now");
+    assert!(
+        flagged.is_flagged() && flagged.refused > Some(Ticks::new(5)),
+        "a flag without the time of an event must have the current time"
+    );
 }
 
 #[tokio::test]
-async fn a_letter_without_a_twin_asks_for_an_audit() {
+async fn a_dead_letter_without_a_twin_requests_an_audit() {
     for answered in [true, false] {
         let (audits, mut asked) = AuditRequests::channel(Arc::new(SystemClock));
         let audits = if answered { audits } else { AuditRequests::nobodys() };
@@ -528,7 +542,7 @@ async fn what_the_store_refuses_leaves_the_old_content_flagged() {
     let document = store.document(&old).expect("stored");
     assert_eq!((value(&document), document.refused), (0, Some(Ticks::new(2))));
     assert!(document.flags.contains(&Flag::Suspect));
-    let document = store.document(&new).expect("a twin that is known of");
+    let document = store.document(&new).expect("the twin of the dead letter");
     assert!(document.is_flagged() && matches!(document.state, State::Partial { .. }));
 }
 
@@ -555,7 +569,7 @@ async fn deleting_a_device_tombstones_its_modules_before_the_event_counts_as_don
     let deleted =
         |bench: &Bench, key: &TwinKey| bench.store.document(key).is_some_and(|d| d.state == State::Deleted);
     bench.until("device and first module", |bench| deleted(bench, &key) && deleted(bench, &modules[0])).await;
-    assert_eq!(bench.durable(), 2, "one module is still open");
+    assert_eq!(bench.durable(), 2, "one module has not followed yet");
     bench.store.broken.lock().unwrap().clear();
     bench.until("second module", |bench| deleted(bench, &modules[1])).await;
     let (_, _, durable, used) = bench.finish().await;
@@ -563,7 +577,7 @@ async fn deleting_a_device_tombstones_its_modules_before_the_event_counts_as_don
 }
 
 #[tokio::test]
-async fn a_watcher_hears_what_became_of_its_event_and_not_before_it_is_durable() {
+async fn a_watcher_gets_the_outcome_of_its_event_only_after_it_is_durable() {
     let mut bench = Bench::new(4);
     let (key, module) = (device("d"), TwinKey::module("h", "d", "m"));
     bench.send(vec![created(&key, 1), created(&module, 2)]).await;
@@ -579,7 +593,7 @@ async fn a_watcher_hears_what_became_of_its_event_and_not_before_it_is_durable()
     }
     let deleted = |bench: &Bench| bench.store.document(&key).is_some_and(|d| d.state == State::Deleted);
     bench.until("the device is deleted", deleted).await;
-    assert!(told[0].try_recv().is_err(), "its module is still open");
+    assert!(told[0].try_recv().is_err(), "its module has not followed yet");
     bench.store.broken.lock().unwrap().clear();
     bench.until("the module is deleted", |bench| bench.durable() == 3).await;
     let told: Vec<_> = told.into_iter().map(|mut outcome| outcome.try_recv()).collect();
@@ -622,7 +636,7 @@ async fn a_cascade_cut_short_by_a_crash_is_done_when_the_device_is_touched_again
 }
 
 #[tokio::test]
-async fn the_note_about_modules_stays_in_whatever_is_written_of_the_device_until_they_have_followed() {
+async fn a_cascade_stays_stored_until_the_modules_have_followed() {
     let mut bench = Bench::new(4);
     let (key, module) = (device("d"), TwinKey::module("h", "d", "m"));
     bench.send(vec![created(&key, 1), created(&module, 2)]).await;
@@ -636,20 +650,20 @@ async fn the_note_about_modules_stays_in_whatever_is_written_of_the_device_until
         bench.store.document(&key).is_some_and(|document| matches!(document.state, State::Live { .. }))
     };
     bench.until("created anew", lives).await;
-    assert!(cascade(&bench).is_some(), "a crash here would forget the module");
-    assert_eq!(bench.durable(), 1, "the deletion is not done");
+    assert!(cascade(&bench).is_some(), "the cascade must be stored until the module has followed");
+    assert_eq!(bench.durable(), 1, "the deletion must not be completed");
     // Changes need not wait for the module, however many there are. Only its deletion and its creation are held.
     for version in 3..40 {
         bench.send(vec![updated(&key, 20 + version, version)]).await;
     }
     bench.until("changes are done with", |bench| bench.limits.used().0 == 2).await;
-    assert!(cascade(&bench).is_some(), "still");
+    assert!(cascade(&bench).is_some(), "the cascade must still be stored");
     bench.store.broken.lock().unwrap().clear();
     bench.until("the module has followed", |bench| bench.durable() == 40).await;
     assert_eq!(bench.store.document(&module).expect("kept").state, State::Deleted);
     bench.send(vec![updated(&key, 90, 40)]).await;
     bench.until("updated", |bench| bench.durable() == 41).await;
-    assert_eq!(cascade(&bench), None, "and the next write says so");
+    assert_eq!(cascade(&bench), None, "the next write must clear the cascade");
     bench.finish().await;
 }
 
@@ -672,15 +686,15 @@ async fn a_module_that_shows_up_after_its_device_was_deleted_does_not_live() {
 async fn a_spending_cap_slows_down_and_loses_nothing() {
     let mut bench = Bench::with(|options| options.budget = RequestUnitBudget::new(Some(200.0)));
     let started = Instant::now();
-    // Each new twin costs a read and a write of one unit each: 300 units. 200 of them are saved up.
+    // Each new twin costs a read and a write of one unit each: 300 units. 200 of them are available at the start.
     bench.send((0..150).map(|n| created(&device(&n.to_string()), 1)).collect()).await;
     let (store, _, durable, _) = bench.finish().await;
     assert_eq!((store.documents.lock().unwrap().len(), durable), (150, 149));
-    assert!(started.elapsed() >= Duration::from_millis(350), "{:?}", started.elapsed());
+    assert!(started.elapsed() >= Duration::from_millis(350), "took {:?}", started.elapsed());
 }
 
 #[tokio::test]
-async fn one_twin_in_trouble_slows_nobody_down_and_is_no_outage() {
+async fn one_failing_twin_slows_no_other_down_and_is_no_outage() {
     let mut bench = Bench::with(|options| options.most_concurrency = 8);
     let (bad, good) = (device("bad"), device("good"));
     bench.store.broken.lock().unwrap().push(bad.clone());
@@ -692,7 +706,7 @@ async fn one_twin_in_trouble_slows_nobody_down_and_is_no_outage() {
     assert_eq!(bench.health.facts().store, StoreState::Reachable);
     let text = bench.metrics.render();
     assert!(text.contains("twinsync_store_concurrency_limit 8"), "{text}");
-    assert!(text.contains("twinsync_twins_in_trouble 1"), "it shows: {text}");
+    assert!(text.contains("twinsync_twins_in_trouble 1"), "the metric must count it: {text}");
     bench.store.broken.lock().unwrap().clear();
     bench
         .until("out of trouble", |bench| bench.metrics.render().contains("twinsync_twins_in_trouble 0"))
@@ -710,7 +724,10 @@ async fn conditions_that_keep_failing_are_answers_and_no_outage() {
     bench.until("all are in trouble", shows).await;
     assert_eq!(bench.health.facts().store, StoreState::Reachable);
     let text = bench.metrics.render();
-    assert!(text.contains("twinsync_store_concurrency_limit 8"), "nobody else is slowed down: {text}");
+    assert!(
+        text.contains("twinsync_store_concurrency_limit 8"),
+        "other twins must not be slowed down: {text}"
+    );
     bench.store.contradictory.lock().unwrap().clear();
     let (_, _, durable, used) = bench.finish().await;
     assert_eq!((durable, used), (4, (0, 0)));
@@ -749,7 +766,7 @@ async fn what_is_served_from_memory_says_nothing_about_the_store() {
 }
 
 #[tokio::test]
-async fn a_twin_of_which_too_much_waits_asks_its_partitions_to_wait_until_it_is_worked_off() {
+async fn a_twin_with_too_many_waiting_events_pauses_its_partitions() {
     let mut bench = Bench::with(|options| options.bound = Bound { items: 10, weight: 1 << 20 });
     let key = device("bad");
     bench.store.broken.lock().unwrap().push(key.clone());
@@ -768,7 +785,7 @@ async fn a_twin_of_which_too_much_waits_asks_its_partitions_to_wait_until_it_is_
 }
 
 #[tokio::test]
-async fn a_twin_that_only_fails_itself_is_set_aside_in_constant_memory_and_ends_flagged() {
+async fn a_twin_that_keeps_failing_is_dead_lettered_in_constant_memory_and_ends_flagged() {
     let mut bench = Bench::with(|options| options.give_up_after = Some(Duration::from_millis(50)));
     let (bad, good) = (device("bad"), device("good"));
     bench.send(vec![created(&bad, 1), created(&good, 1)]).await;
@@ -792,19 +809,19 @@ async fn a_twin_that_only_fails_itself_is_set_aside_in_constant_memory_and_ends_
         bench.until("constant memory", |bench| bench.limits.used().0 <= 2).await;
     }
     assert!(bench.letters.stored.lock().unwrap().iter().all(|(_, reason)| *reason == STORE_SILENT));
-    assert_eq!(bench.durable(), 1, "the flag is not durable: a crash replays from here");
+    assert_eq!(bench.durable(), 1, "the flag is not durable, so a restart must replay from here");
     bench.store.broken.lock().unwrap().clear();
     let sent = bench.next - 1;
     let (store, _, durable, used) = bench.finish().await;
     assert_eq!((durable, used), (sent, (0, 0)));
     let document = store.document(&bad).expect("stored");
     assert!(document.flags.contains(&Flag::Suspect));
-    assert_eq!((value(&document), document.refused), (0, Some(Ticks::new(1001))), "nothing was applied");
+    assert_eq!((value(&document), document.refused), (0, Some(Ticks::new(1001))), "no event may be applied");
     assert!(store.document(&good).expect("stored").flags.is_empty());
 }
 
 #[tokio::test]
-async fn an_outage_sets_nothing_aside_however_long_it_lasts() {
+async fn an_outage_makes_no_dead_letter_however_long_it_lasts() {
     let mut bench = Bench::with(|options| options.give_up_after = Some(Duration::from_millis(20)));
     let keys = [device("a"), device("b")];
     *bench.store.away.lock().unwrap() = true;
@@ -820,9 +837,9 @@ async fn an_outage_sets_nothing_aside_however_long_it_lasts() {
     assert_eq!((durable, used), (1, (0, 0)));
 }
 
-/// A permit that belongs to no event of the router, and that is never given back.
+/// A permit that belongs to no event of the router and is never returned.
 #[tokio::test(start_paused = true)]
-async fn what_is_held_for_a_minute_while_nothing_is_under_way_is_told_once() {
+async fn a_permit_held_for_a_minute_at_rest_is_reported_once() {
     let bench = Bench::new(4);
     let broken = |bench: &Bench| {
         let line = "twinsync_invariant_violations_total{invariant=\"nothing_is_held_at_rest\"}";
@@ -833,20 +850,20 @@ async fn what_is_held_for_a_minute_while_nothing_is_under_way_is_told_once() {
     };
     let permit = bench.limits.acquire(100).await;
     tokio::time::sleep(Duration::from_secs(50)).await;
-    assert_eq!(broken(&bench), "0", "what comes may be on its way");
+    assert_eq!(broken(&bench), "0", "events may be on their way to the router");
     drop(permit);
     tokio::time::sleep(Duration::from_secs(50)).await;
     let forgotten = bench.limits.acquire(100).await;
     tokio::time::sleep(Duration::from_secs(50)).await;
-    assert_eq!(broken(&bench), "0", "it is counted from when nothing was held");
+    assert_eq!(broken(&bench), "0", "the time must count from the last moment without permits");
     tokio::time::sleep(Duration::from_secs(600)).await;
     assert_eq!(broken(&bench), "1");
     drop(forgotten);
 }
 
-/// After many tries, the next try of each twin is up to 30 s away.
+/// After many attempts, the next attempt of each twin is up to 30 s away.
 #[tokio::test(start_paused = true)]
-async fn nobody_waits_for_its_next_try_where_the_store_answers_again() {
+async fn waiting_twins_try_at_once_when_the_store_answers() {
     let mut bench = Bench::with(|options| {
         options.backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(3_600));
     });
@@ -858,19 +875,20 @@ async fn nobody_waits_for_its_next_try_where_the_store_answers_again() {
     *bench.store.away.lock().unwrap() = false;
     let began = Instant::now();
     while bench.progress.open() > 0 {
-        assert!(began.elapsed() < Duration::from_secs(5), "{} are open", bench.progress.open());
+        assert!(began.elapsed() < Duration::from_secs(5), "{} events are open", bench.progress.open());
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
 
-/// The smallest room equals the bound of one twin. Without extra room, the events that wait for that twin would block all others.
+/// The least in-flight limit equals the limit of one twin. Without an extra limit, the events that wait for that twin would block
+/// all others.
 #[tokio::test(start_paused = true)]
-async fn a_twin_that_gets_no_answer_takes_nobody_elses_room() {
+async fn a_twin_without_an_answer_does_not_reduce_the_limit_of_others() {
     let mut bench = Bench::new(4);
     let stuck = device("stuck");
     bench.store.broken.lock().unwrap().push(stuck.clone());
     let limits = Arc::clone(&bench.limits);
-    assert_eq!(limits.room(), crate::domain::in_flight_limit::LEAST, "nothing was completed yet");
+    assert_eq!(limits.room(), crate::domain::in_flight_limit::LEAST, "no event was completed yet");
     let events: Vec<_> = (1..2_000).map(|version| updated(&stuck, version, version)).collect();
     bench.send(events).await;
     tokio::time::sleep(Duration::from_secs(600)).await;
@@ -884,7 +902,7 @@ async fn a_twin_that_gets_no_answer_takes_nobody_elses_room() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_completed_fast_gives_room_for_more() {
+async fn a_fast_pace_raises_the_in_flight_limit() {
     let mut bench = Bench::new(4);
     let limits = Arc::clone(&bench.limits);
     for round in 0..20 {
@@ -892,7 +910,7 @@ async fn what_is_completed_fast_gives_room_for_more() {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     let room = limits.room();
-    assert!(room > 5_000, "about a thousand were completed per second, and {room} may be under way");
+    assert!(room > 5_000, "about a thousand events were completed per second, but the limit is {room}");
     tokio::time::sleep(Duration::from_secs(600)).await;
     assert_eq!(limits.room(), crate::domain::in_flight_limit::LEAST);
 }

@@ -80,7 +80,8 @@ impl Comparer {
             return without_answer(Compared::NotConfigured);
         };
         let Ok(_place) = self.places.try_acquire() else {
-            let reason = format!("{MOST_COMPARISONS} others are asking already: try again in a moment");
+            let reason =
+                format!("{MOST_COMPARISONS} comparisons are already in progress: try again in a moment");
             return without_answer(Compared::Unknown { reason, retry_after: Some(Duration::from_secs(1)) });
         };
         // A call that hangs ends by its own limit, and counts as unanswered.
@@ -97,7 +98,7 @@ impl Comparer {
             }),
             Err(_) => without_answer(Compared::Unknown {
                 reason: format!(
-                    "no turn within {} s: the hub throttles, or our share of its quota (iothub.share) is used up; repairs go first",
+                    "the request did not get its turn within {} s: the hub throttles, or our share of its quota (iothub.share) is used up; repairs go first",
                     limit.as_secs()
                 ),
                 retry_after: None,

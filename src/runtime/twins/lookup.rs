@@ -86,7 +86,7 @@ impl Access {
         };
         if timeout_at(limit, self.budgeted_store.budget.allowed()).await.is_err() {
             // The streams and the cap on request units take priority over reads.
-            let turn = "there was no turn to read: the store throttles, or cosmos.max_request_units_per_second is used up;";
+            let turn = "the read did not get its turn: the store throttles, or cosmos.max_request_units_per_second is used up;";
             let lookup = silent(StoreErrorKind::Throttled, "COSMOS_THROTTLED", &format!("{turn} no read"));
             return (lookup, 0.0);
         }
@@ -146,7 +146,7 @@ fn seen(read: Read) -> Lookup {
             retry_after: None,
             code: "DOCUMENT_DAMAGED",
             message: format!(
-                "what is stored under the twin's id is no document ({reason}): its next change, a repair or `twinsync resync` replaces it"
+                "what is stored under the twin's id is not a twin document ({reason}): its next change, a repair or `twinsync resync` replaces it"
             ),
         }),
         Read::Unknown(trouble) => Lookup::StoreError(trouble),

@@ -108,7 +108,7 @@ fn deleted() -> Document {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_twin_is_told_as_it_is_and_for_one_read() {
+async fn a_lookup_returns_the_stored_twin_with_one_read() {
     let bench = Bench::new(&["h"]);
     let answer = bench.ask(&request()).await;
     assert!(matches!(answer.outcome, Outcome::Absent(None)), "{answer:?}");
@@ -135,12 +135,12 @@ async fn what_this_replica_writes_is_told_at_once_and_read_no_more() {
     let for_version = for_version(7);
     let mut waiting = Box::pin(bench.ask(&for_version));
     assert!(futures::poll!(&mut waiting).is_pending());
-    assert!(bench.kept.load(Ordering::Acquire), "its connection makes room for nobody");
+    assert!(bench.kept.load(Ordering::Acquire), "its connection must not be closed for another");
     bench.has_line("twinsync_twin_waiters 1");
     bench.write_here(&document(7));
     let answer = waiting.as_mut().now_or_never().expect("no time passes");
     assert_eq!(version(&answer.outcome), Some(7));
-    assert_eq!(bench.reads(), 1, "the first look");
+    assert_eq!(bench.reads(), 1, "only the first read");
     assert!(!bench.kept.load(Ordering::Acquire));
     bench.has_line("twinsync_twin_waiters 0");
 }
@@ -161,10 +161,10 @@ async fn what_another_replica_writes_is_found_after_a_few_reads() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_waits_in_vain_is_told_what_there_is() {
+async fn a_wait_that_times_out_returns_the_stored_document() {
     let bench = Bench::new(&["h"]);
     let answer = bench.ask(&for_version(1)).await;
-    assert!(matches!(answer.outcome, Outcome::TimedOut(None)), "it may be created yet: {answer:?}");
+    assert!(matches!(answer.outcome, Outcome::TimedOut(None)), "the twin may still be created: {answer:?}");
     assert_eq!(answer.waited, Duration::from_secs(5));
     for stored in [document(6), deleted()] {
         bench.write(&stored);
@@ -194,7 +194,7 @@ async fn all_waiters_together_keep_within_a_budget_of_request_units() {
     let first_lookups = MOST_WAITERS as f64 * each;
     let budget = REQUEST_UNITS_PER_SECOND * (WAIT_MAX.as_secs_f64() + 1.0);
     assert!(spent <= first_lookups + budget + first_lookups, "{spent} of {budget}");
-    assert!(spent > first_lookups + budget * 0.9, "and what may be spent is: {spent} of {budget}");
+    assert!(spent > first_lookups + budget * 0.9, "the budget must be used: {spent} of {budget}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -210,12 +210,16 @@ async fn no_more_than_the_most_wait_and_those_who_go_away_make_room() {
     let answer = bench.ask(&request).now_or_never().expect("no time passes");
     assert!(matches!(answer.outcome, Outcome::Busy), "{answer:?}");
     bench.write(&document(1));
-    assert_eq!(version(&bench.ask(&request).await.outcome), Some(1), "what is there needs no place");
+    assert_eq!(
+        version(&bench.ask(&request).await.outcome),
+        Some(1),
+        "a document that meets the request must be returned at once"
+    );
     drop(waiters);
     bench.has_line("twinsync_twin_waiters 0");
     bench.has_line(&format!("twinsync_twin_reads_total{{outcome=\"gone\"}} {MOST_WAITERS}"));
     let waits = for_version(2);
-    assert!(futures::poll!(Box::pin(bench.ask(&waits))).is_pending(), "there is room again");
+    assert!(futures::poll!(Box::pin(bench.ask(&waits))).is_pending(), "a place must be free again");
 }
 
 #[tokio::test(start_paused = true)]
@@ -230,7 +234,7 @@ async fn the_end_of_the_process_ends_every_wait_and_no_read() {
     assert!(matches!(answer.outcome, Outcome::Stopping), "{answer:?}");
     let answer = bench.ask(&for_version).now_or_never().expect("no time passes");
     assert!(matches!(answer.outcome, Outcome::Stopping), "{answer:?}");
-    assert_eq!(version(&bench.ask(&request()).await.outcome), Some(6), "while it drains");
+    assert_eq!(version(&bench.ask(&request()).await.outcome), Some(6), "lookups must work during the drain");
 }
 
 #[tokio::test(start_paused = true)]
@@ -286,7 +290,7 @@ async fn which_hub_is_meant_is_asked_for_only_where_there_are_several() {
     let answer = several.ask(&request()).await;
     let Outcome::WhichHub(hubs) = &answer.outcome else { panic!("{answer:?}") };
     assert_eq!(hubs.iter().map(ToString::to_string).collect::<Vec<_>>(), ["h", "other"]);
-    assert_eq!(several.reads(), 0, "nothing is asked for that");
+    assert_eq!(several.reads(), 0, "no document may be read");
     let named = TwinRequest { hub: Some("H".into()), ..request() };
     assert_eq!(version(&several.ask(&named).await.outcome), Some(7));
 
@@ -301,7 +305,7 @@ async fn which_hub_is_meant_is_asked_for_only_where_there_are_several() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_does_not_know_the_hub_hears_of_a_twin_that_begins() {
+async fn a_lookup_without_a_hub_finds_a_twin_that_is_created() {
     let bench = Bench::new(&[]);
     let for_version = for_version(2);
     let mut waiting = Box::pin(bench.ask(&for_version));
@@ -330,10 +334,10 @@ async fn what_is_no_document_and_what_can_be_none_are_told_apart() {
     bench.store.damaged.lock().unwrap().insert(TwinKey::device("h", "d"), 1);
     let answer = bench.ask(&request()).await;
     let Outcome::Unavailable(trouble) = &answer.outcome else { panic!("{answer:?}") };
-    assert!(trouble.message.contains("is no document"), "{trouble:?}");
+    assert!(trouble.message.contains("is not a twin document"), "{trouble:?}");
     bench.store.refused.lock().unwrap().push(TwinKey::device("h", "d"));
     for request in [request(), for_version(1)] {
-        let answer = bench.ask(&request).now_or_never().expect("nothing is waited for");
+        let answer = bench.ask(&request).now_or_never().expect("an answer at once");
         assert!(matches!(answer.outcome, Outcome::Refused(_)), "{answer:?}");
     }
 }
@@ -354,13 +358,13 @@ async fn no_more_than_the_most_read_at_once() {
     for reader in &mut readers {
         assert!(futures::poll!(reader).is_pending());
     }
-    assert!(kept.iter().all(|kept| kept.load(Ordering::Acquire)), "nobody breaks them off");
+    assert!(kept.iter().all(|kept| kept.load(Ordering::Acquire)), "the connections must be kept");
     let answer = twins.answer(&request, &bench.kept).now_or_never().expect("no time passes");
     assert!(matches!(answer.outcome, Outcome::Busy), "{answer:?}");
     assert!(!bench.kept.load(Ordering::Acquire));
     drop(readers);
     assert!(
         futures::poll!(Box::pin(twins.answer(&request, &bench.kept))).is_pending(),
-        "there is room again"
+        "a place must be free again"
     );
 }

@@ -71,13 +71,13 @@ async fn a_stale_read_costs_a_failed_condition_and_nothing_else() {
     let tools = tools(&store);
     assert!(decided(&finished(run(Arc::clone(&tools), work(1)).await)));
     let writes = *store.writes.lock().unwrap();
-    // Two reads see nothing although there is a document: a create, and a create again.
+    // Two reads do not see the existing document, so two creates fail.
     *store.behind.lock().unwrap() = 2;
     assert!(decided(&finished(run(tools, work(2)).await)));
-    assert_eq!(*store.writes.lock().unwrap() - writes, 3, "two that could not hold, and one that did");
+    assert_eq!(*store.writes.lock().unwrap() - writes, 3, "two creates must fail and one write must succeed");
     let document = store.document(&TwinKey::device("h", "d")).expect("stored");
     assert_eq!(document.twin().expect("live").version, TwinVersion(2));
-    assert!(document.flags.is_empty(), "what was decided on nothing was not written: {document:?}");
+    assert!(document.flags.is_empty(), "a decision without the document must not be written: {document:?}");
 }
 
 #[tokio::test]
@@ -88,12 +88,12 @@ async fn reads_that_stay_behind_are_waited_for_and_not_hammered() {
     let writes = *store.writes.lock().unwrap();
     *store.behind.lock().unwrap() = usize::MAX;
     let WorkResult::Unanswered { work: waiting, trouble } = run(Arc::clone(&tools), work(2)).await else {
-        panic!("it cannot have found anything");
+        panic!("a read cannot have found the document");
     };
     assert_eq!(*store.writes.lock().unwrap() - writes, CONFLICTS_IN_A_ROW as usize);
     assert!(trouble.message.contains("in a row"), "{trouble:?}");
     *store.behind.lock().unwrap() = 0;
-    assert!(decided(&finished(run(tools, waiting).await)), "it goes on where it stood");
+    assert!(decided(&finished(run(tools, waiting).await)), "it must continue where it stopped");
 }
 
 #[tokio::test]
@@ -104,14 +104,20 @@ async fn a_late_change_of_a_deleted_device_asks_for_no_modules_and_a_repeated_de
     assert!(decided(&finished(run(Arc::clone(&tools), work(1)).await)));
     assert!(decided(&finished(run(Arc::clone(&tools), work_on(10, Change::Deleted)).await)));
     assert_eq!(queries(), 1);
-    assert!(store.document(&TwinKey::device("h", "d")).expect("stored").cascade.is_some(), "the note stays");
+    assert!(
+        store.document(&TwinKey::device("h", "d")).expect("stored").cascade.is_some(),
+        "the cascade must stay"
+    );
     for _ in 0..3 {
-        assert!(decided(&finished(run(Arc::clone(&tools), work(5)).await)), "stale");
+        assert!(
+            decided(&finished(run(Arc::clone(&tools), work(5)).await)),
+            "a stale change must be completed"
+        );
     }
-    assert_eq!(queries(), 1, "it is done");
+    assert_eq!(queries(), 1, "the cascade must not be repeated");
     // After a crash between the tombstone and its modules, the deletion comes again.
     assert!(decided(&finished(run(Arc::clone(&tools), work_on(10, Change::Deleted)).await)));
     assert_eq!(queries(), 2);
     assert!(decided(&finished(run(tools, work_on(9, Change::Unapplied)).await)));
-    assert_eq!(queries(), 3, "a flag may stand for the deletion");
+    assert_eq!(queries(), 3, "the flag may be about the deletion");
 }

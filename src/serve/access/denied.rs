@@ -12,10 +12,10 @@ pub enum Denied {
     #[error("the request has several authorization headers")]
     Several,
     /// The header has neither of the two forms, or a part of it cannot be parsed.
-    #[error("the authorization is no readable shared access signature and no readable bearer token")]
+    #[error("the authorization is neither a readable shared access signature nor a readable bearer token")]
     Malformed,
     /// The form of the header is not configured.
-    #[error("this way of authorization is not configured")]
+    #[error("this kind of authorization is not configured")]
     NotConfigured,
     /// The signature names no existing policy, or none at all, as signatures of devices do.
     #[error("there is no such policy")]
@@ -33,13 +33,13 @@ pub enum Denied {
     #[error("the authorization is not valid yet")]
     NotYetValid,
     /// It is valid for longer than the configuration allows.
-    #[error("the authorization lasts for longer than is allowed")]
+    #[error("the authorization is valid for longer than is allowed")]
     TooLong,
     /// The token is signed with an algorithm other than RS256, or is not signed.
     #[error("the token's algorithm is not RS256")]
     WrongAlgorithm,
     /// The token is from another tenant or another issuer.
-    #[error("the token is of another issuer")]
+    #[error("the token is from another issuer")]
     WrongIssuer,
     /// The token is for another audience.
     #[error("the token is for another audience")]
@@ -63,7 +63,7 @@ const UNAUTHORIZED: Refusal = Refusal::new(401, "IotHubUnauthorizedAccess", "Una
 
 /// If the token cannot be checked, that is not the client's fault: it would give up after a 401, but retries after this.
 const UNAVAILABLE: Refusal =
-    Refusal::new(503, "ServiceUnavailable", "Authorization cannot be checked for the moment").retry_after(10);
+    Refusal::new(503, "ServiceUnavailable", "Authorization cannot be checked at the moment").retry_after(10);
 
 impl Denied {
     /// Every reason.

@@ -77,8 +77,8 @@ pub enum PairError {
     },
     /// Certificate and key do not belong together.
     #[error(
-        "the key in {} does not belong to the first certificate in {}: the server's certificate must come first, and both \
-         files must be of one pair",
+        "the key in {} does not belong to the first certificate in {}: the server's certificate must come first, and \
+         both files must belong together",
         .0.key.display(),
         .0.certificate.display()
     )]

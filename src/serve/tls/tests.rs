@@ -184,7 +184,7 @@ async fn what_is_no_pair_keeps_the_old_one_and_is_told_once() {
     assert_eq!((told, expires_at), (files.clone(), FIRST));
     assert!(rotation.check().await.is_none());
     connect(&tls, &first, &version::TLS13).await.unwrap();
-    // Another error is another change, and so is the end of it.
+    // Another error is reported as well, and so is the end of the error.
     fs::remove_file(&files.key).unwrap();
     let event = rotation.check().await;
     assert!(matches!(event, Some(CertificateEvent::Kept { error: PairError::Read { .. }, .. })), "{event:?}");

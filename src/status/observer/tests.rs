@@ -105,7 +105,11 @@ fn what_waits_shows_how_far_behind_it_is_and_what_is_left_until_loss() {
     behind.0.received(received);
     let status = bench.observer.status();
     let first = &status.partitions[0];
-    assert_eq!((first.partition.as_str(), first.lag_events), ("1", Some(50)), "the worst comes first");
+    assert_eq!(
+        (first.partition.as_str(), first.lag_events),
+        ("1", Some(50)),
+        "the partition with the most lag must come first"
+    );
     assert_eq!(first.retention_used, Some(0.5));
     assert_eq!(first.oldest_incomplete, Some(107));
     assert!(first.lag_seconds.is_some_and(|behind| (70_000.0..70_100.0).contains(&behind)), "{first:?}");
@@ -128,7 +132,7 @@ fn the_first_event_after_a_long_rest_is_not_as_old_as_the_rest() {
     assert_eq!(found.lag_events, Some(1));
     assert!(
         found.lag_seconds.is_some_and(|behind| behind < 60.0),
-        "nothing was left a moment ago: {found:?}"
+        "the partition had no lag a moment ago: {found:?}"
     );
     assert_eq!(status.headline.level, Level::Good, "{:?}", status.headline);
 }
@@ -166,10 +170,14 @@ fn partitions_of_others_are_shown_as_theirs_and_stand_by_is_no_trouble() {
     let status = bench.observer.status();
     assert_eq!(status.headline.text, "Standing by: other replicas own all partitions");
     let found: Vec<_> = status.partitions.iter().map(|found| (found.ours, found.owner.as_deref())).collect();
-    assert_eq!(found, [(false, None), (false, Some("replica-b"))], "what nobody reads comes first");
-    assert_eq!(status.loss, None, "theirs to know");
+    assert_eq!(
+        found,
+        [(false, None), (false, Some("replica-b"))],
+        "a partition that nobody reads must come first"
+    );
+    assert_eq!(status.loss, None, "only the owners know it");
     bench.health.set_owners("twins", owners.into_iter().take(1));
-    assert_eq!(bench.observer.status().partitions.len(), 1, "the others are gone");
+    assert_eq!(bench.observer.status().partitions.len(), 1, "the other partitions must be gone");
 }
 
 #[test]
@@ -203,7 +211,7 @@ fn an_event_hub_whose_connections_hang_is_down_and_one_that_throttles_is_up() {
     for _ in 0..2 {
         bench.health.is_down(Dependency::EventHub("twins".into()), Failure::Silent, "no answer");
     }
-    assert_eq!(hub(), ("down".to_owned(), reason("no answer")), "no partition notices");
+    assert_eq!(hub(), ("down".to_owned(), reason("no answer")), "no partition has noticed it");
     bench.health.is_up(Dependency::EventHub("twins".into()));
     assert_eq!(hub(), ("up".to_owned(), None));
     bench.health.set_partition(&partition("0"), PartitionState::Throttled { reason: "busy".into() });
@@ -272,9 +280,13 @@ fn what_nobody_reads_for_too_long_is_the_headline_with_the_events_that_wait() {
     assert_eq!((unread.basis.as_deref(), own.basis.as_deref()), (Some("checkpoint"), Some("own")));
     assert_eq!((theirs.lag_events, theirs.reason.as_deref()), (None, Some("refused (EVENTHUBS_REFUSED)")));
     let loss = status.loss.expect("known");
-    assert_eq!((loss.partition.as_str(), loss.seconds), ("1", 6_400.0), "it is lost to everybody");
+    assert_eq!(
+        (loss.partition.as_str(), loss.seconds),
+        ("1", 6_400.0),
+        "no replica can receive the events any more"
+    );
     bench.health.set_owners("twins", owners.map(|(id, owner)| (id, owner.or(Some("replica-b".to_owned())))));
-    assert_ne!(bench.observer.status().headline.level, Level::Bad, "somebody reads it");
+    assert_ne!(bench.observer.status().headline.level, Level::Bad, "another replica reads the partition");
 }
 
 #[test]
@@ -292,7 +304,7 @@ fn a_token_that_ends_and_is_not_renewed_is_a_worry_and_no_outage() {
     tokens.given(Scope::Cosmos, Some(now.after(Duration::from_secs(250))));
     tokens.refused(Scope::Cosmos, "the credential \"managed\" gives no token: 503".into());
     let status = bench.observer.status();
-    assert!(status.ready, "what is there is good for a while");
+    assert!(status.ready, "the token is still valid");
     assert_eq!(
         status.headline.text,
         "In step, but the token for Cosmos DB expires in 4 min and is not renewed: the credential \"managed\" gives no \
@@ -304,7 +316,7 @@ fn a_token_that_ends_and_is_not_renewed_is_a_worry_and_no_outage() {
     tokens.given(Scope::Cosmos, Some(now.after(Duration::from_secs(3600))));
     tokens.configured(Scope::Signature, now.after(Duration::from_secs(86_400)));
     let text = bench.observer.status().headline.text;
-    assert_eq!(text, "In step, but the SAS in blob.container_url expires in 24 h: make a new one");
+    assert_eq!(text, "In step, but the SAS in blob.container_url expires in 24 h: create a new one");
 }
 
 /// Each open page requests the status every two or three seconds, so an answer must cost almost nothing. Printed with `--nocapture`.

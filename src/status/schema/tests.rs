@@ -179,8 +179,8 @@ fn every_field_is_documented_and_no_other_is() {
     let documented = documented();
     let missing: Vec<_> = fields.difference(&documented).collect();
     let gone: Vec<_> = documented.difference(&fields).collect();
-    assert!(missing.is_empty(), "docs/status.md does not tell of {missing:#?}");
-    assert!(gone.is_empty(), "docs/status.md tells of what the answer does not have: {gone:#?}");
+    assert!(missing.is_empty(), "docs/status.md does not document {missing:#?}");
+    assert!(gone.is_empty(), "docs/status.md documents fields that the answer does not have: {gone:#?}");
 }
 
 /// Fields are only added within a schema: an answer of the first release with this schema can still be parsed.

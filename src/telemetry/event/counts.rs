@@ -42,13 +42,13 @@ impl CountsChanged<'_> {
             }
             Self::BegunAnew => tracing::warn!(
                 code = "CHANGE_FEED_LOST",
-                "the change feed of the container does not go on where it ended: all documents are counted anew, and until then no count \
+                "the change feed of the container does not continue where it ended: all documents are counted again, and until then no count \
                  is shown"
             ),
             Self::TooManyGroups { name } => tracing::warn!(
                 code = "COUNT_TOO_WIDE",
                 name,
-                "a declared count has more groups than are told apart: only its total is shown until all documents are counted anew"
+                "a declared count has more groups than the limit: only its total is shown until all documents are counted again"
             ),
         }
     }

@@ -101,55 +101,55 @@ impl DependencyChanged<'_> {
         match self {
             Self::Answers { dependency, after } => tracing::info!(
                 what = %dependency, stream = stream(dependency), hub = hub(dependency), seconds = after.as_secs(),
-                outage = OVER, "what did not answer answers again"
+                outage = OVER, "a dependency answers again"
             ),
             Self::Fails { dependency, fault: Fault { failure, code, reason } } => {
                 let what_is_done = match dependency {
                     Dependency::Credential => {
-                        "asked again until there is a token; what has one goes on with it"
+                        "asked again until there is a token; clients that have one continue with it"
                     }
                     Dependency::DeadLetters => {
-                        "letters are tried again until they are stored; the checkpoints of their partitions wait"
+                        "dead letters are tried again until they are stored; the checkpoints of their partitions wait"
                     }
                     Dependency::Checkpoints => {
-                        "checkpoints are tried again until they are written; events go on, and more of them would be \
+                        "checkpoints are tried again until they are written; replication continues, and more events would be \
                          received again after a restart"
                     }
                     Dependency::Leases => {
                         "tried again until it answers; partitions are kept while their leases last, and then stopped"
                     }
                     Dependency::EventHub(_) => {
-                        "asked again until it answers; what arrives is worked off, and the lag is not known"
+                        "asked again until it answers; received events are completed, and the lag is not known"
                     }
                     Dependency::Registry(_) => {
-                        "asked again until it answers; replication goes on, repair, backfill and audit of its twins wait"
+                        "asked again until it answers; replication continues, repair, backfill and audit of its twins wait"
                     }
                     Dependency::Traces => {
-                        "traces are kept while there is room and sent when it answers, those beyond are dropped and counted; \
-                         replication goes on"
+                        "traces are kept in a queue and sent when it answers, those that find it full are dropped and counted; \
+                         replication continues"
                     }
                     Dependency::EntraKeys => {
-                        "keys that are there are good for a day, and are asked for again; without any, tokens are answered with \
-                         503, and shared access signatures are good all the same"
+                        "existing keys are valid for a day, and are requested again; without any, tokens are answered with \
+                         503, and shared access signatures are still accepted"
                     }
                     Dependency::Lag => {
-                        "asked again; twins are read all the same, and answers do not say how far behind the copy is"
+                        "asked again; twins can still be read, and answers do not say how far behind the copy is"
                     }
                     Dependency::ChangeFeed => {
-                        "asked again; replication goes on, and declared counts stay as they were"
+                        "asked again; replication continues, and declared counts keep their last values"
                     }
                 };
                 match failure {
                     Failure::Silent => {
                         tracing::warn!(
                             what = %dependency, stream = stream(dependency), hub = hub(dependency), code, reason,
-                            outage = BEGAN, what_is_done, "something that is needed does not answer"
+                            outage = BEGAN, what_is_done, "a dependency does not answer"
                         );
                     }
                     Failure::Throttled => {
                         tracing::warn!(
                             what = %dependency, stream = stream(dependency), hub = hub(dependency), code, reason,
-                            outage = BEGAN, what_is_done, "something that is needed asks for less"
+                            outage = BEGAN, what_is_done, "a dependency throttles requests"
                         );
                     }
                 }
@@ -196,35 +196,9 @@ impl StoreChanged<'_> {
                 code,
                 reason,
                 outage = BEGAN,
-                "the document store does not answer: whoever asks for twins is told to ask again later"
+                "the document store does not answer: requests for twins are answered with 503"
             ),
         }
-    }
-}
-
-/// The registry of a hub was asked.
-#[derive(Debug, Clone, Copy)]
-pub struct RegistryAsked<'a> {
-    /// The hub.
-    pub hub: &'a str,
-    /// The kind of call.
-    pub call: RegistryCall,
-    /// The purpose of the call.
-    pub purpose: Purpose,
-    /// The outcome.
-    pub outcome: RegistryOutcome,
-    /// Duration of the call.
-    pub took: Duration,
-    /// What went wrong, in one line.
-    pub message: Option<&'a str>,
-}
-
-impl RegistryAsked<'_> {
-    /// DEBUG.
-    pub fn emit(&self, metrics: &Metrics) {
-        metrics.registry_asked(self.call, self.outcome, self.purpose, self.took);
-        let (call, purpose, outcome) = (self.call.label(), self.purpose.label(), self.outcome.label());
-        tracing::debug!(hub = %self.hub, call, purpose, outcome, reason = self.message, "the hub was asked");
     }
 }
 
@@ -254,7 +228,7 @@ impl RegistryChanged<'_> {
             Self::Reachable { hub } => tracing::info!(%hub, outage = OVER, "the IoT hub answers again"),
             Self::Unreachable { hub, code, reason } => tracing::warn!(
                 %hub, code, reason, outage = BEGAN,
-                "the IoT hub does not answer: replication goes on, repair, backfill and audit of its twins wait until it does"
+                "the IoT hub does not answer: replication continues, repair, backfill and audit of its twins wait until it does"
             ),
         }
     }
@@ -295,82 +269,80 @@ impl StartDelayed<'_> {
                 metrics.start_delayed(label);
                 match gives_up_in {
                     None => tracing::warn!(
-                        %what, code, reason, ?retry_in, "the start waits for something that passes, and goes on when it has"
+                        %what, code, reason, ?retry_in, "the start waits for a temporary error to end"
                     ),
                     Some(left) => tracing::error!(
                         %what, code, reason, ?retry_in, gives_up_in_seconds = left.as_secs(),
-                        "the start is refused something: trying again, since new rights take minutes to take effect, and then ending with this error"
+                        "the start was refused access: trying again, since new rights take minutes to take effect, and then ending with this error"
                     ),
                 }
             }
             Self::Over { what, after } => {
-                tracing::info!(%what, seconds = after.as_secs(), outage = OVER, "the start goes on")
+                tracing::info!(%what, seconds = after.as_secs(), outage = OVER, "the start continues")
             }
         }
     }
 }
 
-/// The data in a directory will be lost with the container of the daemon.
-#[derive(Debug, Clone, Copy)]
-pub struct StorageEphemeral<'a> {
-    /// The section of the configuration that names it.
-    pub section: &'static str,
-    /// The directory.
-    pub path: &'a Path,
-    /// The kind of file system.
-    pub kind: Ephemeral,
-}
-
-impl StorageEphemeral<'_> {
-    /// WARN.
-    pub fn emit(&self) {
-        let Self { section, path, kind } = self;
-        tracing::warn!(
-            code = "STORAGE_EPHEMERAL", what = %section, directory = %path.display(), lies_on = kind.describe(),
-            "what is kept here will be lost: mount a volume on the directory, or set {section}.store = \"blob\""
-        );
+facts! {
+    /// The registry of a hub was asked.
+    RegistryAsked<'a> {
+        /// The hub.
+        hub: &'a str,
+        /// The kind of call.
+        call: RegistryCall,
+        /// The purpose of the call.
+        purpose: Purpose,
+        /// The outcome.
+        outcome: RegistryOutcome,
+        /// Duration of the call.
+        took: Duration,
+        /// What went wrong, in one line.
+        message: Option<&'a str>,
     }
-}
+    counts(metrics: &Metrics) { metrics.registry_asked(call, outcome, purpose, took); }
+    /// DEBUG.
+    tracing::debug!(
+        %hub, call = call.label(), purpose = purpose.label(), outcome = outcome.label(), reason = message,
+        "the hub was asked"
+    );
 
-/// Some spans could not be exported before the shutdown.
-#[derive(Debug, Clone, Copy)]
-pub struct SpansLeft<'a> {
-    /// Number of spans that were queued and not exported.
-    pub spans: usize,
-    /// Stable code.
-    pub code: &'static str,
-    /// Why not, in one line.
-    pub reason: &'a str,
-}
-
-impl SpansLeft<'_> {
-    /// WARN.
-    pub fn emit(&self) {
-        let Self { spans, code, reason } = *self;
-        tracing::warn!(spans, code, reason, "traces could not be sent before the end: they are dropped");
+    /// The data in a directory will be lost with the container of the daemon.
+    StorageEphemeral<'a> {
+        /// The section of the configuration that names it.
+        section: &'static str,
+        /// The directory.
+        path: &'a Path,
+        /// The kind of file system.
+        kind: Ephemeral,
     }
-}
-
-/// A receiver has accepted a request, but not all of its spans.
-#[derive(Debug, Clone, Copy)]
-pub struct SpansRefused<'a> {
-    /// Number of spans that it did not accept.
-    pub spans: usize,
-    /// Stable code.
-    pub code: &'static str,
-    /// Its message, on one line.
-    pub reason: &'a str,
-}
-
-impl SpansRefused<'_> {
     /// WARN.
-    pub fn emit(&self) {
-        let Self { spans, code, reason } = *self;
-        tracing::warn!(
-            spans,
-            code,
-            reason,
-            "the receiver of traces refuses a part of them: they are dropped"
-        );
+    tracing::warn!(
+        code = "STORAGE_EPHEMERAL", what = %section, directory = %path.display(), lies_on = kind.describe(),
+        "what is kept here will be lost: mount a volume on the directory, or set {section}.store = \"blob\""
+    );
+
+    /// Some spans could not be exported before the shutdown.
+    SpansLeft<'a> {
+        /// Number of spans that were queued and not exported.
+        spans: usize,
+        /// Stable code.
+        code: &'static str,
+        /// Why not, in one line.
+        reason: &'a str,
     }
+    /// WARN.
+    tracing::warn!(spans, code, reason, "traces could not be sent before the end: they are dropped");
+
+    /// A receiver has accepted a request, but not all of its spans.
+    SpansRefused<'a> {
+        /// Number of spans that it did not accept.
+        spans: usize,
+        /// Stable code.
+        code: &'static str,
+        /// Its message, on one line.
+        reason: &'a str,
+    }
+    /// WARN.
+    tracing::warn!(spans, code, reason, "the receiver of traces refuses a part of them: they are dropped");
 }

@@ -11,6 +11,35 @@ use crate::{
     },
 };
 
+facts! {
+    /// A query found unreadable documents.
+    DocumentsPassedOver<'a> {
+        /// How many.
+        documents: usize,
+        /// The first of them, and what is wrong with it; no payload.
+        first: &'a str,
+    }
+    /// Logs at WARN: the result may lack rows.
+    tracing::warn!(
+        documents, reason = first, code = "DOCUMENT_DAMAGED",
+        "a query skipped stored documents that cannot be read"
+    );
+
+    /// Cosmos DB refuses to store that a twin is flagged.
+    FlagRejected<'a> {
+        /// The twin.
+        twin: &'a TwinKey,
+        /// The store's message.
+        reason: &'a str,
+    }
+    counts(metrics: &Metrics) { metrics.flag_rejected(); }
+    /// ERROR.
+    tracing::error!(
+        %twin, reason, code = "FLAG_REJECTED",
+        "Cosmos DB refuses the flagged document of this twin: it may be wrong without a flag"
+    );
+}
+
 /// An attempt to write a document finished.
 #[derive(Debug, Clone, Copy)]
 pub struct WriteFinished<'a> {
@@ -46,7 +75,7 @@ impl WriteFinished<'_> {
             ),
             WriteOutcome::Rejected => tracing::warn!(
                 twin = %self.twin, kind, events = self.events, reason = self.message, code = "DOCUMENT_REJECTED",
-                "document rejected for good by the store"
+                "document permanently rejected by the store"
             ),
         }
     }
@@ -81,7 +110,7 @@ impl ReadFinished<'_> {
                 "a stored document cannot be read: it is replaced and flagged as suspect"
             ),
             ReadOutcome::Foreign => tracing::debug!(
-                twin = %self.twin, reason = self.message, "the document is another twin's"
+                twin = %self.twin, reason = self.message, "the document belongs to another twin"
             ),
             ReadOutcome::Refused => tracing::debug!(
                 twin = %self.twin, reason = self.message, "no document can have this id"
@@ -91,27 +120,6 @@ impl ReadFinished<'_> {
                 "document not read, trying again"
             ),
         }
-    }
-}
-
-/// A query found unreadable documents.
-#[derive(Debug, Clone, Copy)]
-pub struct DocumentsPassedOver<'a> {
-    /// How many.
-    pub documents: usize,
-    /// The first of them, and what is wrong with it; no payload.
-    pub first: &'a str,
-}
-
-impl DocumentsPassedOver<'_> {
-    /// Logs at WARN: the result may lack rows.
-    pub fn emit(&self) {
-        tracing::warn!(
-            documents = self.documents,
-            reason = self.first,
-            code = "DOCUMENT_DAMAGED",
-            "a query has passed over stored documents that cannot be read"
-        );
     }
 }
 
@@ -139,7 +147,7 @@ impl ModulesQueried<'_> {
             }
             Err(trouble) => {
                 metrics.modules_queried(trouble.kind.into());
-                tracing::debug!(twin = %self.twin, reason = trouble.message, "modules not found out, trying again");
+                tracing::debug!(twin = %self.twin, reason = trouble.message, "modules not queried, trying again");
             }
         }
     }
@@ -202,25 +210,5 @@ impl TwinUnanswered<'_> {
                 %twin, seconds = after.as_secs(), "the document store answers about this twin again"
             ),
         }
-    }
-}
-
-/// Cosmos DB refuses to store that a twin is flagged.
-#[derive(Debug, Clone, Copy)]
-pub struct FlagRejected<'a> {
-    /// The twin.
-    pub twin: &'a TwinKey,
-    /// The store's message.
-    pub reason: &'a str,
-}
-
-impl FlagRejected<'_> {
-    /// ERROR.
-    pub fn emit(&self, metrics: &Metrics) {
-        metrics.flag_rejected();
-        tracing::error!(
-            twin = %self.twin, reason = self.reason, code = "FLAG_REJECTED",
-            "Cosmos DB refuses the document that would say that this twin is flagged: it may be wrong without a flag"
-        );
     }
 }

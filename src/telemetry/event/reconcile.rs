@@ -8,26 +8,165 @@ use crate::{
     telemetry::{label::Purpose, metrics::Metrics},
 };
 
-/// A document differed from the hub's twin, and was corrected.
-#[derive(Debug, Clone, Copy)]
-pub struct TwinCorrected<'a> {
-    /// The twin.
-    pub twin: &'a TwinKey,
-    /// The purpose.
-    pub purpose: Purpose,
-    /// How it differed.
-    pub drift: Drift,
-}
-
-impl TwinCorrected<'_> {
-    /// DEBUG.
-    pub fn emit(&self, metrics: &Metrics) {
-        metrics.twin_corrected(self.purpose, self.drift.class());
-        tracing::debug!(
-            twin = %self.twin, purpose = self.purpose.label(), class = self.drift.class(),
-            "document corrected: it says what the hub says"
-        );
+facts! {
+    /// A document differed from the hub's twin, and was corrected.
+    TwinCorrected<'a> {
+        /// The twin.
+        twin: &'a TwinKey,
+        /// The purpose.
+        purpose: Purpose,
+        /// How it differed.
+        drift: Drift,
     }
+    counts(metrics: &Metrics) { metrics.twin_corrected(purpose, drift.class()); }
+    /// DEBUG.
+    tracing::debug!(
+        %twin, purpose = purpose.label(), class = drift.class(),
+        "document corrected: it equals the hub's twin"
+    );
+
+    /// The store will never take the hub's twin.
+    DocumentRejected<'a> {
+        /// The twin.
+        twin: &'a TwinKey,
+        /// The store's message.
+        reason: &'a str,
+    }
+    counts(metrics: &Metrics) { metrics.twin_rejected(); }
+    /// Logs at ERROR: the copy cannot be corrected.
+    tracing::error!(
+        %twin, reason, code = "DOCUMENT_REJECTED",
+        "the store refuses the twin as the hub has it: its document stays as it is"
+    );
+
+    /// A flagged document could not be repaired yet.
+    RepairDelayed<'a> {
+        /// The twin.
+        twin: &'a TwinKey,
+        /// Why, in one line.
+        message: &'a str,
+        /// Time until the next try.
+        retry_in: Duration,
+    }
+    /// Logs at DEBUG: the state of the registry or the store is reported once, elsewhere.
+    tracing::debug!(%twin, reason = message, ?retry_in, "repair waits");
+
+    /// The hub or the store gives no usable answer about this twin, although it answers about others.
+    RepairGivenUp<'a> {
+        /// The twin.
+        twin: &'a TwinKey,
+        /// Why, in one line.
+        message: &'a str,
+    }
+    counts(metrics: &Metrics) { metrics.repair_given_up(); }
+    /// WARN.
+    tracing::warn!(
+        %twin, reason = message, code = TWIN_UNANSWERED,
+        "no answer about this twin that can be used: its document stays flagged, and is tried again with the next scan"
+    );
+
+    /// A query gave no page.
+    QueryDelayed<'a> {
+        /// The hub.
+        hub: &'a str,
+        /// Why, in one line.
+        message: &'a str,
+        /// Time until the next try.
+        retry_in: Duration,
+    }
+    /// DEBUG.
+    tracing::debug!(%hub, reason = message, ?retry_in, "query waits");
+
+    /// A hub does not answer a query for references to twins.
+    ReferencesRefused<'a> {
+        /// The hub.
+        hub: &'a str,
+        /// Its message, on one line.
+        reason: &'a str,
+    }
+    /// INFO: the result is the same.
+    tracing::info!(
+        %hub, reason,
+        "the IoT hub does not name twins without their content: whole twins are requested, which uses more of its daily quota of messages"
+    );
+
+    /// A query returned rows that are not twins.
+    RowsUnreadable<'a> {
+        /// The hub.
+        hub: &'a str,
+        /// How many.
+        rows: usize,
+    }
+    /// Logs at WARN: their twins are unknown, so their documents are not compared.
+    tracing::warn!(
+        %hub, rows, code = "ROWS_UNREADABLE",
+        "a query returned rows that are not twins: they are skipped"
+    );
+
+    /// A twin of a backfill or resync will be tried again.
+    TwinDelayed<'a> {
+        /// The twin.
+        twin: &'a TwinKey,
+        /// Why, in one line.
+        message: &'a str,
+        /// Time until the next try.
+        retry_in: Duration,
+    }
+    /// DEBUG.
+    tracing::debug!(%twin, reason = message, ?retry_in, "twin waits");
+
+    /// There is no answer about one twin, although store and hub answer about others.
+    TwinUnknown<'a> {
+        /// The twin.
+        twin: &'a TwinKey,
+        /// The last reason, in one line.
+        message: &'a str,
+    }
+    /// WARN: its document stays as it is.
+    tracing::warn!(
+        %twin, reason = message, code = TWIN_UNANSWERED,
+        "no answer about this twin: it is skipped"
+    );
+
+    /// A document was repaired, and differs again at once.
+    StillDifferent<'a> {
+        /// The twin.
+        twin: &'a TwinKey,
+    }
+    counts(metrics: &Metrics) { metrics.twin_still_different(); }
+    /// Logs at ERROR: another repair would not help.
+    tracing::error!(
+        %twin, code = "STILL_DIFFERENT",
+        "repaired but still different: look for another writer of the container, and report a bug if there is none"
+    );
+
+    /// A backfill or an audit failed.
+    ScanFailed<'a> {
+        /// `backfill` or `audit`.
+        what: &'static str,
+        /// The hub.
+        hub: &'a str,
+        /// Why, in one line.
+        error: &'a str,
+        /// Time until the next try.
+        retry_in: Duration,
+    }
+    /// Logs at ERROR: it will not recover on its own.
+    tracing::error!(
+        %hub, error, ?retry_in, code = "SCAN_FAILED",
+        "{} did not finish: it begins again later", what
+    );
+
+    /// The note with the progress or the result of a long scan could not be written.
+    NoteNotKept<'a> {
+        /// Why, in one line.
+        error: &'a str,
+    }
+    /// WARN.
+    tracing::warn!(
+        error, code = "NOTE_NOT_KEPT", again = "with the next one",
+        "a note of a backfill or an audit could not be read or written: at worst, work is done again"
+    );
 }
 
 /// A repair found the twin in an earlier state than its document.
@@ -45,7 +184,7 @@ impl TwinWentBack<'_> {
         metrics.twin_went_back();
         let what_is_done = match self.audit {
             None => {
-                tracing::debug!(twin = %self.twin, "the IoT hub has gone back behind what this document had seen");
+                tracing::debug!(twin = %self.twin, "the IoT hub has an earlier state than this document");
                 return;
             }
             Some(true) => "an audit of the IoT hubs is asked for",
@@ -53,66 +192,8 @@ impl TwinWentBack<'_> {
         };
         tracing::warn!(
             twin = %self.twin, what_is_done, code = "TWIN_WENT_BACK",
-            "the IoT hub has gone back behind what this document had seen, as after a failover: the document was put right, others \
+            "the IoT hub has an earlier state than this document, as after a failover: the document was corrected, others \
              that have not changed since may be ahead of the hub"
-        );
-    }
-}
-
-/// The store will never take the hub's twin.
-#[derive(Debug, Clone, Copy)]
-pub struct DocumentRejected<'a> {
-    /// The twin.
-    pub twin: &'a TwinKey,
-    /// The store's message.
-    pub reason: &'a str,
-}
-
-impl DocumentRejected<'_> {
-    /// Logs at ERROR: the copy cannot be corrected.
-    pub fn emit(&self, metrics: &Metrics) {
-        metrics.twin_rejected();
-        tracing::error!(
-            twin = %self.twin, reason = self.reason, code = "DOCUMENT_REJECTED",
-            "the store refuses the twin as the hub has it: its document stays as it is"
-        );
-    }
-}
-
-/// A flagged document could not be repaired yet.
-#[derive(Debug, Clone, Copy)]
-pub struct RepairDelayed<'a> {
-    /// The twin.
-    pub twin: &'a TwinKey,
-    /// Why, in one line.
-    pub message: &'a str,
-    /// Time until the next try.
-    pub retry_in: Duration,
-}
-
-impl RepairDelayed<'_> {
-    /// Logs at DEBUG: the state of the registry or the store is reported once, elsewhere.
-    pub fn emit(&self) {
-        tracing::debug!(twin = %self.twin, reason = self.message, retry_in = ?self.retry_in, "repair waits");
-    }
-}
-
-/// The hub or the store gives no usable answer about this twin, although it answers about others.
-#[derive(Debug, Clone, Copy)]
-pub struct RepairGivenUp<'a> {
-    /// The twin.
-    pub twin: &'a TwinKey,
-    /// Why, in one line.
-    pub message: &'a str,
-}
-
-impl RepairGivenUp<'_> {
-    /// WARN.
-    pub fn emit(&self, metrics: &Metrics) {
-        metrics.repair_given_up();
-        tracing::warn!(
-            twin = %self.twin, reason = self.message, code = TWIN_UNANSWERED,
-            "no answer about this twin that can be used: its document stays flagged, and is tried again with the next look for flagged ones"
         );
     }
 }
@@ -134,86 +215,9 @@ impl RepairScan<'_> {
                 reason = trouble.message,
                 code = trouble.code,
                 again = "after a while",
-                "flagged documents cannot be looked for, trying again"
+                "flagged documents cannot be queried, trying again"
             ),
         }
-    }
-}
-
-/// A query gave no page.
-#[derive(Debug, Clone, Copy)]
-pub struct QueryDelayed<'a> {
-    /// The hub.
-    pub hub: &'a str,
-    /// Why, in one line.
-    pub message: &'a str,
-    /// Time until the next try.
-    pub retry_in: Duration,
-}
-
-impl QueryDelayed<'_> {
-    /// DEBUG.
-    pub fn emit(&self) {
-        tracing::debug!(hub = %self.hub, reason = self.message, retry_in = ?self.retry_in, "query waits");
-    }
-}
-
-/// A hub does not answer a query for references to twins.
-#[derive(Debug, Clone, Copy)]
-pub struct ReferencesRefused<'a> {
-    /// The hub.
-    pub hub: &'a str,
-    /// Its message, on one line.
-    pub reason: &'a str,
-}
-
-impl ReferencesRefused<'_> {
-    /// INFO: the result is the same.
-    pub fn emit(&self) {
-        tracing::info!(
-            hub = %self.hub,
-            reason = self.reason,
-            "the IoT hub does not name twins without their content: whole twins are asked for, which counts more of its messages of the day"
-        );
-    }
-}
-
-/// A query returned rows that are not twins.
-#[derive(Debug, Clone, Copy)]
-pub struct RowsUnreadable<'a> {
-    /// The hub.
-    pub hub: &'a str,
-    /// How many.
-    pub rows: usize,
-}
-
-impl RowsUnreadable<'_> {
-    /// Logs at WARN: their twins are unknown, so their documents are not compared.
-    pub fn emit(&self) {
-        tracing::warn!(
-            hub = %self.hub,
-            rows = self.rows,
-            code = "ROWS_UNREADABLE",
-            "a query showed rows that are no twins: they are passed over"
-        );
-    }
-}
-
-/// A twin of a backfill or resync will be tried again.
-#[derive(Debug, Clone, Copy)]
-pub struct TwinDelayed<'a> {
-    /// The twin.
-    pub twin: &'a TwinKey,
-    /// Why, in one line.
-    pub message: &'a str,
-    /// Time until the next try.
-    pub retry_in: Duration,
-}
-
-impl TwinDelayed<'_> {
-    /// DEBUG.
-    pub fn emit(&self) {
-        tracing::debug!(twin = %self.twin, reason = self.message, retry_in = ?self.retry_in, "twin waits");
     }
 }
 
@@ -231,7 +235,7 @@ pub struct BackfillStarted<'a> {
 impl BackfillStarted<'_> {
     /// INFO.
     pub fn emit(&self) {
-        let what = if self.resumed { "backfill goes on" } else { "backfill begins" };
+        let what = if self.resumed { "backfill continues" } else { "backfill begins" };
         tracing::info!(hub = %self.hub, devices = self.devices, "{what}");
     }
 }
@@ -271,28 +275,9 @@ impl BackfillFinished<'_> {
                 unknown,
                 audit_follows,
                 code = "BACKFILL_INCOMPLETE",
-                "backfill is done, but for twins without an answer: an audit asks about them again"
+                "backfill is done, except for twins without an answer: an audit asks about them again"
             );
         }
-    }
-}
-
-/// There is no answer about one twin, although store and hub answer about others.
-#[derive(Debug, Clone, Copy)]
-pub struct TwinUnknown<'a> {
-    /// The twin.
-    pub twin: &'a TwinKey,
-    /// The last reason, in one line.
-    pub message: &'a str,
-}
-
-impl TwinUnknown<'_> {
-    /// WARN: its document stays as it is.
-    pub fn emit(&self) {
-        tracing::warn!(
-            twin = %self.twin, reason = self.message, code = TWIN_UNANSWERED,
-            "no answer about this twin: it is passed over"
-        );
     }
 }
 
@@ -327,7 +312,7 @@ impl AuditFinished<'_> {
         }
         let (found, repaired) = (self.found.values().sum::<u64>(), self.repaired.values().sum::<u64>());
         if left == 0 && unknown == 0 && recent == 0 {
-            tracing::info!(%hub, twins, found, repaired, "audit done: the documents say what the hub says");
+            tracing::info!(%hub, twins, found, repaired, "audit done: the documents equal the hub's twins");
         } else if left == 0 && unknown == 0 {
             tracing::info!(
                 %hub,
@@ -335,7 +320,7 @@ impl AuditFinished<'_> {
                 found,
                 repaired,
                 recent,
-                "audit done: the documents say what the hub says, but for twins that changed too recently to be compared"
+                "audit done: the documents equal the hub's twins, except for twins that changed too recently to be compared"
             );
         } else {
             tracing::warn!(
@@ -350,65 +335,5 @@ impl AuditFinished<'_> {
                 "audit done: differences are left, or not everything is known"
             );
         }
-    }
-}
-
-/// A document was repaired, and differs again at once.
-#[derive(Debug, Clone, Copy)]
-pub struct StillDifferent<'a> {
-    /// The twin.
-    pub twin: &'a TwinKey,
-}
-
-impl StillDifferent<'_> {
-    /// Logs at ERROR: another repair would not help.
-    pub fn emit(&self, metrics: &Metrics) {
-        metrics.twin_still_different();
-        tracing::error!(
-            twin = %self.twin, code = "STILL_DIFFERENT",
-            "repaired but still different: look for another writer of the container, and report a bug if there is none"
-        );
-    }
-}
-
-/// A backfill or an audit failed.
-#[derive(Debug, Clone, Copy)]
-pub struct ScanFailed<'a> {
-    /// `backfill` or `audit`.
-    pub what: &'static str,
-    /// The hub.
-    pub hub: &'a str,
-    /// Why, in one line.
-    pub error: &'a str,
-    /// Time until the next try.
-    pub retry_in: Duration,
-}
-
-impl ScanFailed<'_> {
-    /// Logs at ERROR: it will not recover on its own.
-    pub fn emit(&self) {
-        tracing::error!(
-            hub = %self.hub, error = self.error, retry_in = ?self.retry_in, code = "SCAN_FAILED",
-            "{} did not come to its end: it begins again later", self.what
-        );
-    }
-}
-
-/// The note with the progress or the result of a long scan could not be written.
-#[derive(Debug, Clone, Copy)]
-pub struct NoteNotKept<'a> {
-    /// Why, in one line.
-    pub error: &'a str,
-}
-
-impl NoteNotKept<'_> {
-    /// WARN.
-    pub fn emit(&self) {
-        tracing::warn!(
-            error = self.error,
-            code = "NOTE_NOT_KEPT",
-            again = "with the next one",
-            "a note of a backfill or an audit could not be read or written: at worst, work is done again"
-        );
     }
 }

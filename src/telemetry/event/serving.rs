@@ -7,6 +7,51 @@ use crate::{
     telemetry::serving::{Renewed, ServeMetrics},
 };
 
+facts! {
+    /// Usage of one caller within a minute.
+    CallerServed<'a> {
+        /// The policy, or an id of Entra ID.
+        caller: &'a str,
+        /// The kind of caller.
+        kind: &'static str,
+        /// Number of requests that were answered, with any outcome.
+        requests: u64,
+        /// Number of twins and of query rows.
+        rows: u64,
+        /// Cost in request units.
+        request_units: f64,
+        /// Number of requests that were throttled.
+        throttled: u64,
+    }
+    /// Logs at INFO, under a separate target, so that these lines can be filtered.
+    tracing::info!(
+        target: "twinsync::audit", caller, kind, requests, rows, request_units = (request_units * 100.0).round() / 100.0, throttled,
+        "twins were read"
+    );
+
+    /// The keys of Entra ID were fetched.
+    KeysRenewed {
+        /// How many there are.
+        keys: usize,
+        /// When they were fetched.
+        at: Ticks,
+    }
+    counts(metrics: &ServeMetrics) { metrics.keys_renewed(at); }
+    /// DEBUG: once an hour.
+    tracing::debug!(keys, "the keys of Entra ID were fetched");
+
+    /// A TLS handshake failed.
+    HandshakeFailed<'a> {
+        /// Why.
+        reason: &'a str,
+        /// Address of the client.
+        peer: SocketAddr,
+    }
+    counts(metrics: &ServeMetrics) { metrics.handshake_failed(); }
+    /// Logs at DEBUG: any client that can reach the address can cause it.
+    tracing::debug!(reason, peer = %peer.ip(), "the TLS handshake failed");
+}
+
 /// A request was refused for lack of permission.
 #[derive(Debug, Clone, Copy)]
 pub struct RequestDenied<'a> {
@@ -36,42 +81,9 @@ impl RequestDenied<'_> {
                 detail,
                 peer,
                 tracking_id,
-                "a request was refused: what it shows is not good; somebody guesses, or has an old key or token"
+                "a request was refused: its signature or token is not valid; somebody guesses, or has an old key or token"
             ),
         }
-    }
-}
-
-/// Usage of one caller within a minute.
-#[derive(Debug, Clone, Copy)]
-pub struct CallerServed<'a> {
-    /// The policy, or an id of Entra ID.
-    pub caller: &'a str,
-    /// The kind of caller.
-    pub kind: &'static str,
-    /// Number of requests that were answered, with any outcome.
-    pub requests: u64,
-    /// Number of twins and of query rows.
-    pub rows: u64,
-    /// Cost in request units.
-    pub request_units: f64,
-    /// Number of requests that were throttled.
-    pub throttled: u64,
-}
-
-impl CallerServed<'_> {
-    /// Logs at INFO, under a separate target, so that these lines can be filtered.
-    pub fn emit(&self) {
-        tracing::info!(
-            target: "twinsync::audit",
-            caller = self.caller,
-            kind = self.kind,
-            requests = self.requests,
-            rows = self.rows,
-            request_units = (self.request_units * 100.0).round() / 100.0,
-            throttled = self.throttled,
-            "twins were read"
-        );
     }
 }
 
@@ -109,39 +121,5 @@ impl CertificateChanged<'_> {
                 );
             }
         }
-    }
-}
-
-/// The keys of Entra ID were fetched.
-#[derive(Debug, Clone, Copy)]
-pub struct KeysRenewed {
-    /// How many there are.
-    pub keys: usize,
-    /// When they were fetched.
-    pub at: Ticks,
-}
-
-impl KeysRenewed {
-    /// DEBUG: once an hour.
-    pub fn emit(&self, metrics: &ServeMetrics) {
-        metrics.keys_renewed(self.at);
-        tracing::debug!(keys = self.keys, "the keys of Entra ID were fetched");
-    }
-}
-
-/// A TLS handshake failed.
-#[derive(Debug, Clone, Copy)]
-pub struct HandshakeFailed<'a> {
-    /// Why.
-    pub reason: &'a str,
-    /// Address of the client.
-    pub peer: SocketAddr,
-}
-
-impl HandshakeFailed<'_> {
-    /// Logs at DEBUG: any client that can reach the address can cause it.
-    pub fn emit(&self, metrics: &ServeMetrics) {
-        metrics.handshake_failed();
-        tracing::debug!(reason = self.reason, peer = %self.peer.ip(), "TLS was not agreed on");
     }
 }

@@ -1,3 +1,5 @@
+use tokio::time::sleep;
+
 use super::*;
 use crate::{domain::id::SequenceNumber, telemetry::PartitionMetrics};
 
@@ -6,7 +8,7 @@ fn partition() -> PartitionId {
 }
 
 #[test]
-fn what_components_post_decides_the_report() {
+fn the_states_of_components_decide_the_report() {
     let health = HealthState::new();
     assert_eq!(health.report().ready.reasons, ["starting"]);
     health.set_phase(Phase::Running);
@@ -14,7 +16,7 @@ fn what_components_post_decides_the_report() {
     health.set_store(StoreState::Reachable);
     assert!(health.report().ready.is_yes());
     health.remove_partition(&partition());
-    assert!(health.report().ready.is_yes(), "it stands by");
+    assert!(health.report().ready.is_yes(), "a replica without partitions is ready");
 }
 
 #[test]
@@ -99,17 +101,17 @@ fn ages_are_as_of_now_and_a_blocked_partition_is_told() {
 }
 
 #[test]
-fn what_waits_takes_the_retention_away() {
+fn a_waiting_event_reduces_the_time_to_loss() {
     let health = HealthState::with_limits(BLOCKED_AFTER, Duration::from_secs(3600));
     assert!(has(&health, "twinsync_retention_seconds 3600"));
     let waiting = watch(&health, Some(Duration::from_secs(600)));
     let left = "twinsync_time_to_loss_seconds{stream=\"twins\",partition=\"0\"}";
-    assert!(!health.render().contains(left), "nothing has been measured");
+    assert!(!health.render().contains(left), "without a measurement there is no time left");
     waiting.metrics().set_lag(0);
     assert!(has(&health, &format!("{left} 3000")), "{}", health.render());
     let waiting = watch(&health, Some(Duration::from_secs(7200)));
     waiting.metrics().set_lag(1);
-    assert!(has(&health, &format!("{left} 0")), "no less than nothing");
+    assert!(has(&health, &format!("{left} 0")), "the time left must not be negative");
 }
 
 #[test]
@@ -122,7 +124,7 @@ fn a_partition_that_is_given_up_takes_its_figures_along() {
     assert!(!health.render().contains("partition=\"0\""), "{}", health.render());
     let waiting = watch(&health, Some(Duration::from_secs(90)));
     drop(waiting);
-    assert!(!health.render().contains("partition=\"0\""), "nobody works on it any more");
+    assert!(!health.render().contains("partition=\"0\""), "the partition was given up");
 }
 
 #[test]
@@ -132,23 +134,30 @@ fn a_single_failure_of_a_dependency_is_no_outage_and_two_in_a_row_are() {
     health.set_store(StoreState::Reachable);
     let fails = || health.is_down(Dependency::Leases, Failure::Silent, "timeout");
     for _ in 0..3 {
-        assert!(!fails(), "one in between is no news");
+        assert!(!fails(), "a single failure must not be reported");
         assert!(health.report().ready.is_yes(), "{:?}", health.report());
         assert!(!has(&health, "twinsync_checkpoint_store_up 0"));
-        assert_eq!(health.is_up(Dependency::Leases), None, "nor is its end");
+        assert_eq!(
+            health.is_up(Dependency::Leases),
+            None,
+            "the end of a single failure must not be reported"
+        );
     }
     fails();
-    assert!(fails(), "told once");
+    assert!(fails(), "an outage must be reported once");
     assert!(!fails());
     assert!(!health.report().ready.is_yes() && has(&health, "twinsync_checkpoint_store_up 0"));
     health.is_up(Dependency::Checkpoints);
-    assert!(has(&health, "twinsync_checkpoint_store_up 0"), "what answers one answers not the other");
+    assert!(
+        has(&health, "twinsync_checkpoint_store_up 0"),
+        "an answer about checkpoints is no answer about leases"
+    );
     assert!(health.is_up(Dependency::Leases).is_some());
     assert!(health.report().ready.is_yes() && has(&health, "twinsync_checkpoint_store_up 1"));
 }
 
 #[test]
-fn who_throttles_is_there_and_its_falling_silent_is_news() {
+fn a_throttling_dependency_is_up_until_it_stops_answering() {
     let health = HealthState::new();
     health.set_phase(Phase::Running);
     health.set_store(StoreState::Reachable);
@@ -160,20 +169,20 @@ fn who_throttles_is_there_and_its_falling_silent_is_news() {
     assert!(has(&health, "twinsync_dead_letter_store_up 0") && !health.report().ready.is_yes());
 }
 
-#[test]
-fn a_partition_is_as_long_without_events_as_it_has_not_received() {
+#[tokio::test(start_paused = true)]
+async fn the_time_without_events_counts_from_the_last_receiving_state() {
     let health = HealthState::new();
     let lasts = || health.facts().partitions[&partition()].lasts;
     health.set_partition(&partition(), PartitionState::Connecting);
-    let pause = Duration::from_millis(5);
-    std::thread::sleep(pause);
+    let pause = Duration::from_secs(5);
+    sleep(pause).await;
     health.set_partition(&partition(), PartitionState::Throttled { reason: "busy".into() });
-    assert!(lasts() >= pause, "since it was ours");
+    assert_eq!(lasts(), pause, "the time must count from the start of the ownership");
     health.set_partition(&partition(), PartitionState::Receiving);
     assert_eq!(lasts(), Duration::ZERO);
-    std::thread::sleep(pause);
+    sleep(pause).await;
     health.set_partition(&partition(), PartitionState::Connecting);
-    assert!(lasts() < pause, "since it stopped receiving");
+    assert_eq!(lasts(), Duration::ZERO, "the time must count from the end of the receiving");
 }
 
 #[test]
@@ -183,7 +192,7 @@ fn a_dependency_that_is_down_is_told_with_its_reason_and_is_news_once() {
     health.set_store(StoreState::Reachable);
     let never_asked = ["0", "1"].map(|bit| has(&health, &format!("twinsync_dead_letter_store_up {bit}")));
     assert_eq!(never_asked, [false, false]);
-    assert_eq!(health.is_up(Dependency::DeadLetters), None, "as expected");
+    assert_eq!(health.is_up(Dependency::DeadLetters), None, "the first answer ends no outage");
     assert!(has(&health, "twinsync_dead_letter_store_up 1"));
     health.is_down(Dependency::DeadLetters, Failure::Silent, "no space");
     assert!(health.is_down(Dependency::DeadLetters, Failure::Silent, "no space"));
@@ -213,7 +222,10 @@ fn the_next_try_is_told_for_as_long_as_it_is_needed_and_so_is_who_waits() {
     let soon = |next: Option<Duration>| next.is_some_and(|next| next > Duration::from_secs(30));
     let letters = |facts: &Facts| facts.dependencies[&Dependency::DeadLetters].clone();
     let facts = health.facts();
-    assert!(soon(facts.store_next_try) && soon(letters(&facts).expect("out").next_try), "{facts:?}");
+    assert!(
+        soon(facts.store_next_try) && soon(letters(&facts).expect("the dead-letter store is down").next_try),
+        "{facts:?}"
+    );
     assert!(facts.waits_for_dead_letters.contains(&partition()));
     assert!(health.report().obstacles[1].what.starts_with("twins/0 waits"), "{:?}", health.report());
     health.set_store(StoreState::Reachable);
@@ -225,18 +237,19 @@ fn the_next_try_is_told_for_as_long_as_it_is_needed_and_so_is_who_waits() {
     assert!(facts.waits_for_dead_letters.is_empty());
     assert!(soon(facts.partitions[&partition()].next_try), "{facts:?}");
     health.set_partition(&partition(), PartitionState::Connecting);
-    assert_eq!(health.facts().partitions[&partition()].next_try, None, "it is being made");
+    assert_eq!(health.facts().partitions[&partition()].next_try, None, "the attempt is under way");
 }
 
-#[test]
-fn when_something_was_asked_last_is_known() {
+#[tokio::test(start_paused = true)]
+async fn when_something_was_asked_last_is_known() {
     let health = HealthState::new();
     assert!(health.view().asked.is_empty() && health.view().store_asked.is_none());
     health.set_store(StoreState::Reachable);
     health.is_up(Dependency::Credential);
-    std::thread::sleep(Duration::from_millis(20));
+    let pause = Duration::from_secs(20);
+    sleep(pause).await;
     health.is_down(Dependency::Checkpoints, Failure::Silent, "503");
     let asked = health.view().asked;
-    assert!(asked[&Dependency::Credential] >= asked[&Dependency::Checkpoints] + Duration::from_millis(20));
+    assert_eq!((asked[&Dependency::Credential], asked[&Dependency::Checkpoints]), (pause, Duration::ZERO));
     assert!(health.view().store_asked.is_some());
 }

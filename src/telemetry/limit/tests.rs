@@ -1,4 +1,4 @@
-//! The limiter with a table of times, and the formatter with both shapes.
+//! The limiter with a table of times, and the formatter with both formats.
 
 use std::{
     io,
@@ -62,9 +62,9 @@ fn what_has_been_quiet_for_a_minute_is_over_and_told_once_where_it_repeated() {
     assert_eq!(
         limiter.admit(seconds(1001), key("single"), Subject::default(), "odd"),
         Line::Written(0),
-        "it begins anew"
+        "the counting starts again"
     );
-    assert!(limiter.0.len() == 1, "nothing is remembered for ever");
+    assert!(limiter.0.len() == 1, "old keys must be dropped");
 }
 
 #[derive(Clone, Default)]
@@ -116,7 +116,7 @@ fn lost(partition: &str) {
     tracing::warn!(%stream, %partition, code = "EVENTHUBS_UNAVAILABLE", retry_in = ?seconds(1), "connection lost");
 }
 
-/// The line of a partition that occurs once.
+/// The line of a partition whose events were lost.
 fn gone(partition: &str) {
     let (stream, partition) = partition.split_once('/').expect("a stream and a partition");
     tracing::error!(%stream, %partition, code = "EVENTS_LOST", "events were never received");
@@ -178,7 +178,7 @@ fn it_is_told_when_it_is_over() {
 fn below_warn_nothing_is_held_back_and_reasons_in_words_are_no_class() {
     let lines = logged(Shape::Text, |_, _| {
         for number in 0..3 {
-            tracing::info!(number, "took a partition over");
+            tracing::info!(number, "took over a partition");
             tracing::warn!(reason = %format!("status {number} at 10.0.0.{number}"), "no answer");
         }
         for reason in ["body_not_json", "too_large"] {
@@ -211,7 +211,7 @@ fn the_first_line_of_a_second_outage_is_written_however_soon_it_follows() {
     });
     let told: Vec<_> = lines.iter().map(|line| line.contains(" WARN ")).collect();
     assert_eq!(told, [true, false, true, false, true, false], "{lines:#?}");
-    assert!(lines[2].ends_with(" held_back=1"), "what was held back is counted all the same: {lines:#?}");
+    assert!(lines[2].ends_with(" held_back=1"), "suppressed lines must be counted: {lines:#?}");
 }
 
 #[test]
@@ -240,7 +240,7 @@ fn what_recovers_re_arms_the_lines_about_itself_and_no_others() {
 fn each_line_of_any_level_says_which_replica_it_is_of() {
     for shape in [Shape::Text, Shape::Json] {
         let lines = logged(shape, |_, _| {
-            tracing::info!("took a partition over");
+            tracing::info!("took over a partition");
             gone("twins/0");
         });
         for line in lines {

@@ -113,7 +113,7 @@ fn every_counter_is_there_before_it_counts() {
         let sample = |line: &&str| line.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '{']));
         if kind == Kind::Histogram {
             let empty = |line: &str| line.starts_with(&format!("{name}_count")) && line.ends_with(" 0");
-            assert!(text.lines().any(empty), "{name}: the first ones would be missed");
+            assert!(text.lines().any(empty), "{name}: an alert on its increase would miss the first values");
         }
         if matches!(kind, Kind::Counter) {
             let found: Vec<_> = text.lines().filter(sample).collect();

@@ -117,7 +117,7 @@ fn rules() -> Vec<Rule> {
                     .fields
                     .insert(key.to_owned(), value.replace("''", "'"));
             }
-            _ => panic!("what is this: {line}"),
+            _ => panic!("unknown line: {line}"),
         }
     }
     rules
@@ -176,7 +176,7 @@ fn is_about_what_is_served(place: &str, expression: &str) {
         let histogram = histogram.filter(|found| found.kind == name::Kind::Histogram);
         let found =
             name::described(&metric).filter(|found| found.kind != name::Kind::Histogram).or(histogram);
-        let found = found.unwrap_or_else(|| panic!("{place}: nobody serves {metric}: {expression}"));
+        let found = found.unwrap_or_else(|| panic!("{place}: {metric} is not served: {expression}"));
         for label in labels {
             let is_bound = label == "le" && metric.ends_with("_bucket");
             assert!(
@@ -212,7 +212,7 @@ fn every_alert_says_what_is_wrong_how_urgent_it_is_and_where_to_read_on() {
         );
         // An expression that counts over a range needs no `for`.
         let counts = ["increase(", "changes("].iter().any(|function| alert.field("expr").contains(function));
-        assert!(alert.fields.contains_key("for") || counts, "{}: for how long?", alert.name);
+        assert!(alert.fields.contains_key("for") || counts, "{}: `for` is missing", alert.name);
     }
 }
 
@@ -234,7 +234,7 @@ fn every_alert_has_its_section_in_the_runbook_and_every_section_its_alert() {
     let sections: Vec<_> = page.lines().filter_map(|line| line.strip_prefix("## ")).collect();
     let alerts = alerts();
     let names: Vec<_> = alerts.iter().map(|alert| alert.name.as_str()).collect();
-    assert_eq!(sections, names, "in the same order");
+    assert_eq!(sections, names, "the sections must be in the order of the alerts");
     for (section, alert) in page.split("\n## ").skip(1).zip(&alerts) {
         let severity = alert.field("severity");
         assert!(section.contains(&format!("\n\n*{severity}.* **First:**")), "{}: {severity}", alert.name);
@@ -244,7 +244,7 @@ fn every_alert_has_its_section_in_the_runbook_and_every_section_its_alert() {
             assert!(section.contains(&format!("- **{part}**")), "{}: {part}", alert.name);
         }
         let row = format!("| [{}](#{}) | {severity} |", alert.name, alert.name.to_lowercase());
-        assert!(page.contains(&row), "in the list: {row}");
+        assert!(page.contains(&row), "not in the list: {row}");
     }
 }
 
@@ -287,8 +287,8 @@ fn every_alert_is_tested_where_it_fires_and_where_it_does_not() {
         };
     }
     let names: BTreeSet<_> = alerts().into_iter().map(|alert| alert.name).collect();
-    assert_eq!(fires, names, "fires");
-    assert_eq!(silent, names, "does not");
+    assert_eq!(fires, names, "each alert needs a test that it fires");
+    assert_eq!(silent, names, "each alert needs a test that it does not fire");
     for rule in rules().iter().filter(|rule| !rule.is_alert) {
         assert!(tests.contains(&format!("{}{{", rule.name)) || tests.contains(&rule.name), "{}", rule.name);
     }
@@ -336,7 +336,7 @@ fn the_dashboard_can_be_imported_anywhere() {
     let dashboard: Value = serde_json::from_str(&text).expect("JSON");
     assert!(
         dashboard["id"].is_null() && dashboard["uid"].is_string(),
-        "it gets a number where it is imported"
+        "Grafana assigns the id at the import"
     );
     assert!(dashboard["schemaVersion"].as_u64().is_some_and(|version| version >= 39));
     let variables = dashboard["templating"]["list"].as_array().expect("variables");
@@ -352,11 +352,14 @@ fn the_dashboard_can_be_imported_anywhere() {
         assert!(place("x") + place("w") <= 24, "{title}");
         for row in place("y")..place("y") + place("h") {
             for column in place("x")..place("x") + place("w") {
-                assert!(taken.insert((row, column)), "{title} lies over another panel");
+                assert!(taken.insert((row, column)), "{title} overlaps another panel");
             }
         }
         if panel["type"] != "row" {
-            assert!(panel["description"].as_str().is_some_and(|text| text.len() > 4), "{title}: what is it?");
+            assert!(
+                panel["description"].as_str().is_some_and(|text| text.len() > 4),
+                "{title}: the description is missing"
+            );
             let targets = panel["targets"].as_array().expect("queries");
             let uids = targets.iter().map(|target| &target["datasource"]["uid"]);
             assert!(uids.chain([&panel["datasource"]["uid"]]).all(|uid| uid == "${datasource}"), "{title}");

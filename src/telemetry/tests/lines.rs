@@ -10,7 +10,7 @@ use std::{
 /// One call that logs.
 #[derive(Debug)]
 struct Call {
-    /// Shown where a test fails.
+    /// Shown in the messages of failed tests.
     #[expect(dead_code, reason = "shown by Debug")]
     place: String,
     level: String,
@@ -81,6 +81,11 @@ fn calls() -> Vec<Call> {
             // A target is not a field.
             let arguments = arguments(rest).into_iter().filter(|part| !part.starts_with("target:"));
             let fields = arguments.take_while(|part| !part.starts_with('"'));
+            // `in ID` of a `facts!` table stands for the fields `stream` and `partition`.
+            let fields = fields.flat_map(|part| match part.strip_prefix("in ") {
+                Some(id) => vec![format!("stream = %{id}.stream"), format!("partition = %{id}.partition")],
+                None => vec![part],
+            });
             let fields = fields.map(|part| {
                 let (name, value) = part.split_once(" = ").unwrap_or((&part, &part));
                 (name.trim_start_matches(['%', '?']).to_owned(), value.to_owned())
@@ -93,7 +98,7 @@ fn calls() -> Vec<Call> {
             });
         }
     }
-    assert!(calls.len() > 60, "the scan finds them: {}", calls.len());
+    assert!(calls.len() > 60, "the scan found too few calls: {}", calls.len());
     calls
 }
 
@@ -106,7 +111,7 @@ fn codes() -> BTreeSet<String> {
         upper && (named && text.len() > 5 || ["INTERNAL", "PANICKED"].contains(&text))
     };
     let texts = sources();
-    // The functions of the query language look the same.
+    // Names of functions of the query language have the same form as codes.
     let texts = texts.iter().filter(|(path, _)| !path.starts_with(root().join("src/domain/query")));
     let literals = texts.flat_map(|(_, text)| text.split('"'));
     literals.filter(|text| is_code(text)).map(str::to_owned).collect()
@@ -145,7 +150,7 @@ fn a_partition_is_always_its_stream_and_its_id_and_a_hub_is_an_iot_hub() {
             assert!(call.fields.contains_key("stream"), "{call:?}");
             assert!(
                 !partition.contains(".id(") && !partition.contains("format!"),
-                "a part of the name: {call:?}"
+                "a part of the partition's name: {call:?}"
             );
         }
         if let Some(hub) = call.fields.get("hub") {

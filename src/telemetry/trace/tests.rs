@@ -1,4 +1,4 @@
-//! Spans of one event, from what was recorded of it.
+//! The spans of one event, made from its recorded trace.
 
 use opentelemetry::Value;
 
@@ -87,7 +87,7 @@ fn what_is_not_sampled_records_nothing_and_makes_no_span_unless_it_is_remarkable
     let mut bench = bench(|options| options.ratio = Ratio::new(0.0).unwrap(), 100);
     let sampler = bench.tracer.sampler(&bench.partition);
     assert!(Tracer::begin(Some(&sampler), SequenceNumber(7), None).is_none());
-    assert!(Tracer::begin(None, SequenceNumber(7), None).is_none(), "switched off");
+    assert!(Tracer::begin(None, SequenceNumber(7), None).is_none(), "without a sampler there is no trace");
     let (message, short, long) = (message(&[]), Duration::from_millis(3), Duration::from_secs(11));
     let mut why = Vec::new();
     for (decision, took) in [
@@ -116,7 +116,7 @@ fn remarkable_ones_are_told_up_to_a_rate() {
         bench.tracer.ended(&Ended { decision: Decision::Suspect, ..bench.ended(&message, Duration::ZERO) });
     }
     let roots = bench.taken().iter().filter(|span| span.name.starts_with("process")).count();
-    // At most two seconds have begun meanwhile.
+    // The rate may allow the spans of at most two seconds meanwhile.
     assert!((20..=40).contains(&roots), "{roots}");
 }
 
@@ -150,7 +150,7 @@ fn a_write_of_one_event_is_told_inside_and_names_no_device_unless_it_may() {
             "read_item twins",
             "replace_item twins",
         ];
-        assert_eq!(names, expected, "and no write of its own");
+        assert_eq!(names, expected, "the write must not have a trace of its own");
         let conflict = &spans[7];
         assert_eq!(conflict.parent_span_id, spans[5].span_context.span_id());
         assert_eq!(attribute(conflict, "error.type"), Some("conflict".into()));
@@ -196,7 +196,7 @@ fn a_trace_without_room_is_dropped_whole_and_counted() {
     for _ in 0..2 {
         bench.tracer.ended(&Ended { trace: Some(&trace), ..bench.ended(&message, Duration::ZERO) });
     }
-    assert_eq!(bench.taken().len(), 3, "the first one");
+    assert_eq!(bench.taken().len(), 3, "only the first trace");
     let text = bench.metrics.render();
     assert!(text.contains("twinsync_otlp_spans_total{outcome=\"dropped\"} 3"), "{text}");
 }
@@ -211,6 +211,6 @@ fn the_page_lists_every_attribute_and_no_other() {
     assert_eq!(
         named.collect::<std::collections::BTreeSet<_>>(),
         documented,
-        "left: spans.rs, right: the page"
+        "left: spans.rs, right: docs/tracing.md"
     );
 }

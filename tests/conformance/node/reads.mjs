@@ -1,6 +1,6 @@
-// Reads everything in reads.json by azure-iothub, unchanged, and prints a line of JSON for each.
+// Performs the reads of reads.json with the unchanged package azure-iothub, and prints one line of JSON for each.
 //
-// CONNECTION_STRING says where; WRONG_CONNECTION_STRING is the same with another key.
+// CONNECTION_STRING names the endpoint and the key; WRONG_CONNECTION_STRING is the same with a wrong key.
 
 import { readFileSync } from "node:fs";
 import iothub from "azure-iothub";
@@ -8,7 +8,7 @@ import iothub from "azure-iothub";
 const registryOf = (read) =>
   iothub.Registry.fromConnectionString(process.env[read.key ? "WRONG_CONNECTION_STRING" : "CONNECTION_STRING"]);
 
-// What the client gave, without its own helpers.
+// The client's result without its private fields.
 function plain(value) {
   const visible = Object.entries(value).filter(([name]) => !name.startsWith("_"));
   return JSON.parse(JSON.stringify(Object.fromEntries(visible)));
@@ -26,13 +26,13 @@ async function rows(registry, read) {
   const all = [];
   let pages = 0;
   while (query.hasMoreResults) {
-    // Awaited without an argument, it would ask for the first page again.
+    // Without the argument, an awaited `next` would request the first page again.
     const { result } = await query.next(query.continuationToken);
     all.push(...result);
     pages += 1;
   }
   if (read.page !== undefined && all.length > read.page && pages < 2) {
-    throw new Error(`${all.length} rows came on one page of ${read.page}`);
+    throw new Error(`${all.length} rows are on one page of size ${read.page}`);
   }
   return read.rows === "count" ? all.length : all;
 }
@@ -47,7 +47,7 @@ for (const read of JSON.parse(readFileSync(new URL("../reads.json", import.meta.
     const status = error.response?.statusCode;
     if (status === undefined) throw error;
     const code = error.response?.headers?.["iothub-errorcode"];
-    // What the client makes of it is what applications see.
+    // The name of the client's error, because applications see it.
     line = { read: read.name, error: { status, code, name: error.constructor.name } };
   }
   console.log(JSON.stringify(line));

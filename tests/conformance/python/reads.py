@@ -1,6 +1,6 @@
-"""Reads everything in reads.json by azure-iot-hub, unchanged, and prints a line of JSON for each.
+"""Performs the reads of reads.json with the unchanged package azure-iot-hub, and prints one line of JSON for each.
 
-CONNECTION_STRING says where; WRONG_CONNECTION_STRING is the same with another key.
+CONNECTION_STRING names the endpoint and the key; WRONG_CONNECTION_STRING is the same with a wrong key.
 """
 
 import json
@@ -13,7 +13,7 @@ from msrest.exceptions import HttpOperationError
 
 
 def plain(value):
-    """What the client gave, as JSON."""
+    """The client's result as JSON."""
     return value.as_dict() if hasattr(value, "as_dict") else value
 
 
@@ -33,7 +33,7 @@ def rows(registry, read):
         if not token:
             break
     if "page" in read and len(found) > read["page"] and pages < 2:
-        raise SystemExit(f"{len(found)} rows came on one page of {read['page']}")
+        raise SystemExit(f"{len(found)} rows are on one page of size {read['page']}")
     return len(found) if read.get("rows") == "count" else found
 
 

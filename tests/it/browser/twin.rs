@@ -1,5 +1,5 @@
-//! The page about one twin: it asks for the token, shows the twin and what the hub has otherwise, takes nothing for HTML that
-//! comes from devices, and is usable on a phone and with a keyboard only.
+//! The page of one twin: it asks for the token, shows the twin and its differences from the hub, shows device data as text and
+//! never as HTML, and can be used on a phone and with only a keyboard.
 
 use devkit::iothub::Operation;
 use serde_json::{Value, json};
@@ -11,13 +11,13 @@ use crate::{
     world::{create, device, report},
 };
 
-/// What would show that it is taken for HTML.
+/// A value that changes the page if it is interpreted as HTML.
 const SCRIPT: &str = "<script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">";
-/// The same as a name of a property, which IoT Hub allows without dots and spaces only.
+/// The same as a property name. IoT Hub does not allow dots and spaces in names.
 const NAME: &str = "<script>alert(1)</script><img/src=x/onerror=alert(1)>";
 
 impl Browser {
-    /// Types into what has the focus, and presses Enter.
+    /// Types into the focused element and presses Enter.
     async fn enter(&mut self, text: &str) {
         self.tell(json!({"type": text})).await;
         self.tell(json!({"press": "Enter"})).await;
@@ -27,15 +27,16 @@ impl Browser {
         assert_eq!(self.tell(json!({"focus": true})).await["name"], name);
     }
 
-    /// Nothing of what was typed or shown has become an element.
+    /// No value that was typed or shown became an HTML element.
     async fn is_only_text(&mut self) {
-        assert_eq!(self.tell(json!({"count": "script"})).await["elements"], 1, "the page's own");
+        assert_eq!(self.tell(json!({"count": "script"})).await["elements"], 1, "only the page's own script");
         assert_eq!(self.tell(json!({"count": "img, iframe, [onerror]"})).await["elements"], 0);
         let title = self.tell(json!({"title": true})).await["title"].clone();
         assert!(title.as_str().is_some_and(|title| title.ends_with("– twinsync")), "{title}");
     }
 
-    /// What the browser has complained of, but for refusals that were provoked, and the events of the status page that was left.
+    /// The errors in the browser's console, except the refusals that the test causes and the aborted event stream of the status
+    /// page.
     async fn complaints(&mut self) -> Vec<Value> {
         let errors = self.tell(json!({"console": true})).await["errors"].clone();
         let errors = errors.as_array().expect("a list").clone();
@@ -60,14 +61,14 @@ async fn the_page_about_a_twin_asks_for_the_token_and_shows_what_there_is() {
     let url = format!("http://{}/twins", daemon.address());
     let mut browser = Browser::start().await;
 
-    // From the status page, with a keyboard only: which device, a wrong token, the right one.
+    // From the status page, with only a keyboard: the device, a wrong token, the right token.
     assert_eq!(browser.tell(json!({"open": format!("http://{}/", daemon.address())})).await["status"], 200);
     browser.tell(json!({"click": "a[href='/twins']"})).await;
     browser.says("#headline", "Which device?").await;
     browser.is_accessible().await;
     browser.has_focus("device").await;
     browser.enter("pump-7").await;
-    browser.says("#headline", "whoever has the token").await;
+    browser.says("#headline", "you need the token").await;
     browser.is_accessible().await;
     browser.has_focus("token").await;
     browser.enter("0123456789abcdef0123456789abcdef").await;
@@ -84,13 +85,13 @@ async fn the_page_about_a_twin_asks_for_the_token_and_shows_what_there_is() {
     browser.is_only_text().await;
     browser.is_accessible().await;
 
-    // The token is in this tab and nowhere else.
+    // The token is stored in this tab only.
     let kept = browser.tell(json!({"kept": true})).await;
     assert_eq!(kept["session"], json!({"twinsync-token": TOKEN}), "{kept}");
     assert_eq!((&kept["local"], &kept["cookies"]), (&json!({}), &json!([])), "{kept}");
     assert!(kept["url"].as_str().is_some_and(|url| url.ends_with("/twins/pump-7")), "{kept}");
 
-    // The hub beside it.
+    // Comparison with the hub.
     bench
         .alter("pump-7", |document| {
             document["tags"]["site"] = json!("south");
@@ -99,9 +100,9 @@ async fn the_page_about_a_twin_asks_for_the_token_and_shows_what_there_is() {
         .await;
     let focused = browser.tell(json!({"tab": 12})).await["focused"].clone();
     let focused = focused.as_array().expect("a list");
-    let seen = |focus: &Value| focus["visible"] == true || focus["name"] == "BODY"; // which is where it begins again
+    let seen = |focus: &Value| focus["visible"] == true || focus["name"] == "BODY"; // the focus starts again at the body
     assert!(focused.iter().all(seen), "{focused:#?}");
-    assert_eq!(focused[0]["name"], "again", "the twin comes next: {focused:#?}");
+    assert_eq!(focused[0]["name"], "again", "the focus starts in the twin's section: {focused:#?}");
     for name in ["/", "again", "compare", "forget", "The document as it is stored"] {
         assert!(focused.iter().any(|focus| focus["name"] == name), "{name}: {focused:#?}");
     }
@@ -115,7 +116,7 @@ async fn the_page_about_a_twin_asks_for_the_token_and_shows_what_there_is() {
     browser.is_accessible().await;
     browser.picture("twin.png").await;
 
-    // Markup is text, wherever it comes from.
+    // Markup is shown as text, whatever its source.
     let applied = bench.world.stack.hub().apply(&patch(json!({"tags": {"note": SCRIPT, NAME: 1}})));
     let version = applied.expect("valid").version.expect("there");
     found(&daemon, &format!("/pump-7?min_version={version}&wait=20s")).await;
@@ -127,26 +128,26 @@ async fn the_page_about_a_twin_asks_for_the_token_and_shows_what_there_is() {
     browser.is_only_text().await;
     assert_eq!(browser.complaints().await, Vec::<Value>::new());
 
-    // On a phone, in the dark, from a link; an id that is no device's, and one that would be markup.
+    // On a phone, in dark mode, from a link; an id that no device has, and one that contains markup.
     let phone = json!({"open": format!("{url}/pump-7"), "width": 390, "height": 844, "scheme": "dark"});
     browser.tell(phone).await;
-    browser.says("#headline", "whoever has the token").await;
+    browser.says("#headline", "you need the token").await;
     browser.enter(TOKEN).await;
     browser.says("#headline", "The twin is there.").await;
     browser.tell(json!({"click": "#compare"})).await;
     browser.says("#differences", "/tags/site").await;
-    assert_eq!(browser.tell(json!({"overflow": true})).await["pixels"], 0, "one column");
+    assert_eq!(browser.tell(json!({"overflow": true})).await["pixels"], 0, "no horizontal scrolling");
     browser.is_accessible().await;
     browser.tell(json!({"fill": "#device", "with": SCRIPT})).await;
     browser.tell(json!({"press": "Enter"})).await;
     browser.says("#headline", "the copy has no such twin").await;
     browser.says("#facts", SCRIPT).await;
     browser.is_only_text().await;
-    assert_eq!(browser.tell(json!({"overflow": true})).await["pixels"], 0, "one column");
+    assert_eq!(browser.tell(json!({"overflow": true})).await["pixels"], 0, "no horizontal scrolling");
     browser.tell(json!({"back": true})).await;
     browser.says("#headline", "The twin is there.").await;
 
-    // Deleted, without the token again, and without the replica.
+    // A deleted twin, a forgotten token, and a replica that has stopped.
     bench.world.apply(Operation::Delete { id: device("pump-7") });
     bench.world.equal().await;
     browser.tell(json!({"click": "#again"})).await;

@@ -1,4 +1,4 @@
-//! Each thing that can be wrong with a blob container.
+//! Problems of a blob container.
 
 use std::time::{Duration, Instant};
 
@@ -10,14 +10,14 @@ use crate::blob::{foreign, listing};
 const URL: &str = "TWINSYNC__BLOB__CONTAINER_URL";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_signature_is_read_before_anybody_is_asked_and_shown_to_nobody() {
+async fn a_signature_is_checked_without_a_request_and_never_printed() {
     let bench = right().await;
     let azurite = bench.world.stack.azurite().expect("it runs");
     for (url, words) in [
-        (azurite.account_url("twinsync", Validity::Expired), "ended 1 h ago"),
+        (azurite.account_url("twinsync", Validity::Expired), "expired 1 h ago"),
         (
             azurite.container_url("twinsync", Permissions::Read, Validity::Good),
-            "does not allow to create, write",
+            "lacks the permission to create, write",
         ),
     ] {
         let found = check_with(&bench, &[(URL, &url)], &[]).await;
@@ -44,11 +44,11 @@ async fn a_container_that_refuses_or_is_missing_or_away_is_told_in_seconds() {
     let reader = azurite.container_url("twinsync", Permissions::Read, Validity::Good);
     let found = check_with(&bench, &[(URL, &reader)], &["--connect"]).await;
     found.says("blob.container", "ok", "", "can be listed");
-    found.says("blob.write", "skipped", "", "would stay");
+    found.says("blob.write", "skipped", "", "could not be removed");
     azurite.pause().await.expect("frozen");
     let started = Instant::now();
     let found = check(&bench, &["--connect"]).await;
-    assert!(started.elapsed() < Duration::from_secs(20), "{:?}", started.elapsed());
+    assert!(started.elapsed() < Duration::from_secs(20), "took {:?}", started.elapsed());
     found.says("blob.container", "fail", "BLOB_UNAVAILABLE", "no answer within 5 s");
     azurite.resume().await.expect("goes on");
     azurite.stop().await.expect("stops");

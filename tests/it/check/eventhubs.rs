@@ -1,4 +1,4 @@
-//! Each thing that can be wrong with Event Hubs.
+//! Problems of Event Hubs.
 
 use std::time::{Duration, Instant};
 
@@ -47,7 +47,7 @@ async fn a_namespace_that_is_away_refuses_throttles_or_hangs_fails_in_seconds() 
     let endpoint = format!("amqp://{}", proxy.address());
     let started = Instant::now();
     let found = check_with(&bench, &[("TWINSYNC__EVENTHUBS__ENDPOINT", &endpoint)], &["--connect"]).await;
-    assert!(started.elapsed() < Duration::from_secs(15), "{:?}", started.elapsed());
+    assert!(started.elapsed() < Duration::from_secs(15), "took {:?}", started.elapsed());
     found.says("eventhubs.hub", "fail", "EVENTHUBS_UNAVAILABLE", "no answer within 5 s");
     broker.go_down().await;
     let found = check(&bench, &["--connect"]).await;
@@ -56,7 +56,7 @@ async fn a_namespace_that_is_away_refuses_throttles_or_hangs_fails_in_seconds() 
     found.says("cosmos.write", "ok", "", "removed again");
 }
 
-/// A daemon that has handled something and stopped: both hubs have checkpoints.
+/// Runs a daemon until both Event Hubs have checkpoints.
 async fn handled(bench: &Bench) {
     let mut daemon = bench.start().await;
     for number in 0..20 {
@@ -74,10 +74,10 @@ async fn checkpoints_behind_the_beginning_and_past_the_end_are_told_before_a_sta
     handled(&bench).await;
     let found = check(&bench, &["--connect"]).await;
     assert_eq!(found.code, 0, "{:?}", found.wrong());
-    found.says("eventhubs.checkpoints", "ok", "", "all fit their partitions; 0 events to come");
+    found.says("eventhubs.checkpoints", "ok", "", "all fit their partitions; 0 events to receive");
     found.says("eventhubs.group", "ok", "", "an event was received");
     found.says("eventhubs.oldest", "ok", "", "fits eventhubs.retention");
-    found.says("iothub.names", "ok", "", "come from hubs that are configured");
+    found.says("iothub.names", "ok", "", "come from configured hubs");
     let (broker, endpoints) = (bench.world.stack.broker(), bench.world.stack.endpoints());
     for number in 0..20 {
         bench.world.apply(report(&format!("pump-{number}"), json!({"step": 2})));
@@ -94,7 +94,7 @@ async fn checkpoints_behind_the_beginning_and_past_the_end_are_told_before_a_sta
     let goes_on = [("TWINSYNC__CHECKPOINT__ON_INVALID", "earliest_and_audit")];
     let found = check_with(&bench, &goes_on, &["--connect"]).await;
     assert_eq!(found.code, 1);
-    found.says("eventhubs.checkpoints", "warn", "CHECKPOINT_INVALID", "and audits");
+    found.says("eventhubs.checkpoints", "warn", "CHECKPOINT_INVALID", "and begins an audit");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -126,7 +126,7 @@ async fn readers_that_keep_others_out_are_told() {
     }
     let started = Instant::now();
     while bench.world.stack.broker().faults().counters().attaches < attaches + 10 {
-        assert!(started.elapsed() < crate::world::LIMIT, "all attach");
+        assert!(started.elapsed() < crate::world::LIMIT, "not all readers attached in time");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     let found = check(&bench, &["--connect"]).await;
@@ -145,7 +145,7 @@ fn credential() -> std::sync::Arc<dyn azure_core::credentials::TokenCredential> 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn events_older_than_the_retention_that_we_were_told_show_it() {
+async fn events_older_than_the_configured_retention_are_reported() {
     const HOUR: Duration = Duration::from_secs(3600);
     let bench = right().await;
     let hub = bench.world.stack.endpoints().lifecycle_hub.clone();
@@ -157,8 +157,8 @@ async fn events_older_than_the_retention_that_we_were_told_show_it() {
     let found = check(&bench, &["--connect"]).await;
     found.says("eventhubs.oldest", "warn", "EVENTHUBS_RETENTION", "2 d 2 h old");
     assert_eq!((found.code, found.wrong().len()), (1, 1), "{:?}", found.wrong());
-    let told = [("TWINSYNC__EVENTHUBS__RETENTION", "3d")];
-    assert_eq!(check_with(&bench, &told, &["--connect"]).await.code, 0);
+    let retention = [("TWINSYNC__EVENTHUBS__RETENTION", "3d")];
+    assert_eq!(check_with(&bench, &retention, &["--connect"]).await.code, 0);
     let tombstones = [("TWINSYNC__DOCUMENT__TOMBSTONE_TTL", "49h")];
     let found = check_with(&bench, &tombstones, &["--connect"]).await;
     found.says("eventhubs.oldest", "fail", "EVENTHUBS_RETENTION", "bring deleted twins back");
@@ -167,7 +167,7 @@ async fn events_older_than_the_retention_that_we_were_told_show_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_reader_with_an_owner_level_is_told_for_what_it_is() {
+async fn a_reader_with_an_owner_level_is_reported() {
     let bench = right().await;
     let hub = bench.world.stack.endpoints().twin_changes_hub.clone();
     let faults = bench.world.stack.broker().faults();

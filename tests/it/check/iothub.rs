@@ -1,4 +1,4 @@
-//! Each thing that can be wrong with an IoT hub, and with this machine's clock.
+//! Problems of an IoT hub, and of this machine's clock.
 
 use std::time::{Duration, Instant};
 
@@ -28,7 +28,7 @@ async fn a_hub_that_refuses_throttles_hangs_or_is_another_is_told_in_seconds() {
     found.says("iothub.query", "fail", "IOTHUB_REFUSED", "ServiceConnect");
     let elsewhere = bench.world.stack.endpoints().control.clone();
     let found = check_with(&bench, &[("TWINSYNC__IOTHUB__ENDPOINT", &elsewhere)], &["--connect"]).await;
-    found.says("iothub.read", "fail", "IOTHUB_UNAVAILABLE", "this is not the hub's word");
+    found.says("iothub.read", "fail", "IOTHUB_UNAVAILABLE", "this answer is not from the hub");
     strikes(&bench, Fault::answer(429));
     let found = check(&bench, &["--connect"]).await;
     assert_eq!(found.code, 1);
@@ -36,7 +36,7 @@ async fn a_hub_that_refuses_throttles_hangs_or_is_another_is_told_in_seconds() {
     strikes(&bench, Fault::new(FaultKind::Hang));
     let started = Instant::now();
     let found = check(&bench, &["--connect"]).await;
-    assert!(started.elapsed() < Duration::from_secs(15), "{:?}", started.elapsed());
+    assert!(started.elapsed() < Duration::from_secs(15), "took {:?}", started.elapsed());
     found.says("iothub.read", "fail", "IOTHUB_UNAVAILABLE", "no answer within");
     found.says("iothub.query", "fail", "IOTHUB_UNAVAILABLE", "no answer within");
     found.says("clock", "ok", "", "Cosmos DB");
@@ -51,7 +51,7 @@ async fn a_hub_that_nobody_configured_and_ids_that_collide_are_warned_of() {
     let hubs = bench.world.stack.iothubs();
     hubs[0].service().apply(&create("pump")).expect("valid");
     assert_eq!(check(&bench, &["--connect"]).await.code, 0);
-    // In both partitions, so that one begins with it.
+    // Enough devices for both partitions, so that the oldest event of one partition is from the other hub.
     for number in 0..8 {
         hubs[1].service().apply(&create(&format!("valve-{number}"))).expect("valid");
     }
@@ -69,9 +69,9 @@ async fn a_hub_that_nobody_configured_and_ids_that_collide_are_warned_of() {
         ("TWINSYNC__IOTHUB__ENDPOINT", services.as_str()),
     ];
     let found = check_with(&bench, &named, &["--connect"]).await;
-    found.says("iothub.names", "ok", "", "spelt Fabrikam as well");
+    found.says("iothub.names", "ok", "", "spelled Fabrikam");
     found.says("iothub.document_ids", "warn", "DOCUMENT_FOREIGN", "hub_device");
-    assert_eq!(found.about("iothub.read").len(), 2, "a line for each hub");
+    assert_eq!(found.about("iothub.read").len(), 2, "one line for each hub");
 }
 
 #[tokio::test(flavor = "multi_thread")]

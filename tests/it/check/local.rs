@@ -1,4 +1,4 @@
-//! What can be said without asking anybody, and the credential.
+//! Checks without connections, and the credential.
 
 use std::{
     net::TcpListener,
@@ -36,11 +36,11 @@ async fn all_problems_of_a_configuration_are_told_and_the_rest_is_skipped() {
             "configuration",
             "fail",
             "CONFIG_INVALID",
-            "mend or unset TWINSYNC__EVENTHUBS__LIFECYCLE__HUB",
+            "fix or unset TWINSYNC__EVENTHUBS__LIFECYCLE__HUB",
         );
         found.says("process.shutdown", "skipped", "", "configuration");
         assert_eq!(found.about("cosmos.write").len(), arguments.len());
-        assert!(!format!("{:?}", found.json).contains("a secret"), "no secret");
+        assert!(!format!("{:?}", found.json).contains("a secret"), "a secret is printed");
     }
     let nothing =
         tokio::process::Command::new(PROGRAM).args(["check", "--json"]).output().await.expect("runs");
@@ -78,12 +78,12 @@ async fn settings_that_do_not_fit_the_machine_or_each_other_are_warned_of() {
     assert_eq!(check_with(&bench, &[long, wrong], &["--allow-warnings"]).await.code, 2);
     let found = check_with(&bench, &[("TWINSYNC__IOTHUB__SHARE", "1")], &[]).await;
     found.says("iothub.quota", "warn", "IOTHUB_SHARE", "100 of 100 reads");
-    // Somebody who listens and says nothing.
+    // A listener that never answers.
     let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = taken.local_addr().expect("an address").to_string();
     let found = check_with(&bench, &[("TWINSYNC__HTTP__LISTEN", &address)], &[]).await;
     assert_eq!(found.code, 2);
-    found.says("http.listen", "fail", "HTTP_ADDRESS_UNUSABLE", "another process has it");
+    found.says("http.listen", "fail", "HTTP_ADDRESS_UNUSABLE", "another process uses it");
     let found = check_with(&bench, &[("TWINSYNC__HTTP__LISTEN", "off")], &[]).await;
     found.says("http.listen", "ok", "", "off");
 }
@@ -121,9 +121,9 @@ async fn directories_that_cannot_be_used_or_do_not_last_are_told_and_nothing_is_
     )
     .await;
     assert_eq!(found.code, 2);
-    found.says("directory.checkpoints", "fail", "CHECKPOINT_IO", "is no directory");
+    found.says("directory.checkpoints", "fail", "CHECKPOINT_IO", "is not a directory");
     found.says("directory.dead_letters", "fail", "DEAD_LETTER_DIRECTORY_UNUSABLE", "dead_letters.path");
-    // Memory does not last, and is on every Linux.
+    // `/dev/shm` exists on every Linux and does not survive a reboot.
     let memory = tempfile::tempdir_in("/dev/shm").expect("a directory");
     let path = memory.path().join("checkpoints");
     let text = path.display().to_string();
@@ -146,12 +146,12 @@ async fn an_identity_that_is_incomplete_or_gives_no_token_is_told_in_seconds() {
     let found = check_with(&bench, &workload, &["--connect"]).await;
     found.says("credential.kind", "fail", "CREDENTIAL_UNUSABLE", "/nowhere/token");
     found.says("eventhubs.hub", "skipped", "", "credential.kind");
-    // The Azure CLI, which is not here: its directory is not in the path.
+    // The Azure CLI is not found, because its directory is not in `PATH`.
     let cli =
         [("TWINSYNC__CREDENTIAL__KIND", "cli"), ("TWINSYNC__EVENTHUBS__ENDPOINT", ""), ("PATH", "/nowhere")];
     let started = Instant::now();
     let found = check_with(&bench, &cli, &["--connect"]).await;
-    assert!(started.elapsed() < Duration::from_secs(20), "{:?}", started.elapsed());
+    assert!(started.elapsed() < Duration::from_secs(20), "took {:?}", started.elapsed());
     assert_eq!(found.code, 2);
     found.says("credential.kind", "ok", "", "Azure CLI");
     found.says("credential.token", "fail", "CREDENTIAL_NO_TOKEN", "[credential]");
@@ -164,7 +164,7 @@ async fn an_identity_that_is_incomplete_or_gives_no_token_is_told_in_seconds() {
 async fn what_the_read_api_needs_is_told_before_its_start() {
     let bench = Bench::without_registry("").await;
     check_with(&bench, &[], &[]).await.says("serve.certificate", "skipped", "", "lets nobody in");
-    // One that runs has the address, and is known by its answers.
+    // A running twinsync holds the address and is recognised by its answers.
     let api = ReadApi::start(&bench.world, "").await;
     let at = |name: &str| api.file(name).display().to_string();
     let (address, certificate, key) = (api.address(), at("tls.crt"), at("tls.key"));
@@ -191,7 +191,7 @@ async fn what_the_read_api_needs_is_told_before_its_start() {
     };
     let found = with("", "").await;
     found.says("serve.listen", "ok", "", "running twinsync serve");
-    found.says("serve.certificate", "ok", "", "for localhost; it ends in");
+    found.says("serve.certificate", "ok", "", "for localhost; it expires in");
     let other = with("TWINSYNC__SERVE__CONNECTION_STRINGS", &strings("twins.contoso.example")).await;
     other.says("serve.certificate", "warn", "CERTIFICATE_NAME", "not for twins.contoso.example");
     let swapped = with("TWINSYNC__SERVE__KEY_FILE", &certificate).await;
@@ -199,7 +199,7 @@ async fn what_the_read_api_needs_is_told_before_its_start() {
     let missing = with("TWINSYNC__SERVE__CERTIFICATE_FILE", "/nowhere/tls.crt").await;
     missing.says("serve.certificate", "fail", "CERTIFICATE_UNUSABLE", "/nowhere/tls.crt");
     assert_eq!(missing.code, 2);
-    // Somebody else has it.
+    // Another process holds the address.
     let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
     let elsewhere = taken.local_addr().expect("bound").to_string();
     with("TWINSYNC__SERVE__LISTEN", &elsewhere).await.says(

@@ -1,4 +1,4 @@
-//! Beside a running daemon, under load, and stopped midway.
+//! Checks beside a running daemon, under load, and interrupted.
 
 use std::time::{Duration, Instant};
 
@@ -16,7 +16,7 @@ use crate::{
     world::{LIMIT, create, until},
 };
 
-/// Short leases: one that is lost would show.
+/// Short leases, so that a lost lease is noticed.
 const MORE: &str = "[dead_letters]\nstore = \"blob\"\n[checkpoint]\nstore = \"blob\"\n[lease]\nduration = \"3s\"\n\
                     renew_interval = \"600ms\"\n";
 
@@ -27,26 +27,29 @@ async fn a_daemon_under_load_is_not_disturbed() {
     let plan = Plan { devices: 60, events: 4_000, seed: 71, phases: 1, ..Plan::default() };
     bench.world.replays(71);
     bench.world.stack.fleet().start(plan, Pace::Rate(250.0)).expect("the fleet starts");
-    until(&mut daemon, "it works", |sample| sample.count("twinsync_events_total", "") > 200).await;
+    until(&mut daemon, "more than 200 events are counted", |sample| {
+        sample.count("twinsync_events_total", "") > 200
+    })
+    .await;
     let mut checks = 0;
     while bench.world.stack.fleet().progress().state == devkit::fleet::State::Running || checks == 0 {
         let found = check(&bench, &["--connect"]).await;
-        // The share is the whole quota here.
+        // The daemon's share is the whole quota in this setup.
         assert_eq!(found.wrong().into_iter().collect::<Vec<_>>(), ["iothub.quota"]);
-        found.says("http.listen", "ok", "", "held by a running twinsync");
+        found.says("http.listen", "ok", "", "in use by a running twinsync");
         found.says("eventhubs.owners", "ok", "", "2 partitions owned by 1 running replica");
         found.says("eventhubs.group", "ok", "", "can be read");
         checks += 1;
         let sample = daemon.sample().await.expect("metrics");
-        assert_eq!(sample.count("twinsync_partitions_owned", ""), 4, "no lease was lost");
-        assert_eq!(sample.count("twinsync_partition_rebuilds_total", ""), 0, "no link was lost");
+        assert_eq!(sample.count("twinsync_partitions_owned", ""), 4, "a lease was lost");
+        assert_eq!(sample.count("twinsync_partition_rebuilds_total", ""), 0, "a client was rebuilt");
     }
     bench.world.stack.fleet().phase_end().await;
     bench.world.stack.hub().flush().expect("delivered");
     bench.caught_up(&mut daemon).await;
     let report = bench.world.equal().await;
     println!("{checks} checks beside {} events: {report}", bench.world.appended());
-    assert!(checks >= 2, "{checks}");
+    assert!(checks >= 2, "only {checks} checks ran");
     let sample = daemon.sample().await.expect("metrics");
     assert_eq!(sample.count("twinsync_dead_letters_total", ""), 0);
     daemon.stop().await.expect("exit code 0");
@@ -61,7 +64,7 @@ async fn a_directory_and_an_address_in_use_are_notes() {
     let found = check(&bench, &["--connect"]).await;
     let held = found.about("directory.checkpoints")[0]["text"].as_str().expect("text").to_owned();
     assert!(held.contains("in use by a running twinsync (process "), "{held}");
-    found.says("http.listen", "ok", "", "held by a running twinsync");
+    found.says("http.listen", "ok", "", "in use by a running twinsync");
     assert!(found.code < 2, "{:?}", found.wrong());
     bench.world.apply(create("pump"));
     bench.world.equal().await;
@@ -87,19 +90,19 @@ async fn a_container_that_throttles_now_and_then_is_no_failure() {
 async fn until_true(what: &str, condition: impl AsyncFn() -> bool) {
     let started = Instant::now();
     while !condition().await {
-        assert!(started.elapsed() < LIMIT, "never: {what}");
+        assert!(started.elapsed() < LIMIT, "timed out waiting until {what}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 
-/// Starts a check, interrupts it once `midway`, and returns its exit code and output.
+/// Starts a check, interrupts it when `midway` is true, and returns its exit code and output.
 async fn interrupted(
     bench: &Bench,
     variables: &[(&str, &str)],
     midway: impl AsyncFn() -> bool,
 ) -> (Option<i32>, String) {
     let child = bench.spawn_with(variables, &["check", "--connect", "--json"]);
-    until_true("it is midway", midway).await;
+    until_true("the check is in progress", midway).await;
     let id = child.id().expect("it runs").to_string();
     let kill = tokio::process::Command::new("kill").args(["-INT", &id]).status().await.expect("runs");
     assert!(kill.success());
@@ -125,7 +128,7 @@ async fn ctrl_c_leaves_no_document_behind() {
 #[tokio::test(flavor = "multi_thread")]
 async fn ctrl_c_leaves_no_blob_behind() {
     let bench = right().await;
-    assert_eq!(check(&bench, &["--connect"]).await.code, 0, "the container is there");
+    assert_eq!(check(&bench, &["--connect"]).await.code, 0, "the container was created");
     let azurite = bench.world.stack.azurite().expect("it runs");
     let proxy = Proxy::start(azurite.address()).await.expect("a port");
     proxy.delay(Duration::from_millis(300));

@@ -1,6 +1,6 @@
-//! Every query of the dashboard, and every rule, against a real Prometheus that scrapes two replicas and the read API at work.
+//! Every query of the dashboard and every rule, in a real Prometheus that scrapes two replicas and the read API under load.
 //!
-//! Needs Prometheus (`apt-get install prometheus`); run it with `cargo test -p twinsync --test it -- --ignored monitoring::live`.
+//! Needs Prometheus (`apt-get install prometheus`). Run it with `cargo test -p twinsync --test it -- --ignored monitoring::live`.
 //! `TWINSYNC_PROMETHEUS` names another program.
 
 use std::{
@@ -25,22 +25,22 @@ use crate::{
     world::{LIMIT, create, device, plan, report},
 };
 
-/// How often it is looked at.
-const LOOK: Duration = Duration::from_millis(200);
+/// Interval of polls.
+const POLL_INTERVAL: Duration = Duration::from_millis(200);
 
-/// What the daemons are told: everything that has figures is switched on.
+/// The configuration of the daemons: every component with metrics is switched on.
 const EVERYTHING: &str = "[backfill]\non_start = \"if_empty\"\n[audit]\ninterval = \"1m\"\ntolerance = \"0s\"\n\
                           [cosmos]\nmax_request_units_per_second = 100000\n[lease]\nduration = \"6s\"\nrenew_interval = \"500ms\"\n\
                           [counting]\ninterval = \"1s\"\n[[counts]]\nname = \"all\"\n";
 
-/// Queries that find nothing while all is well, on a machine without a limit on memory. All others have to find something.
+/// Queries without a result in normal operation on a machine without a memory limit. All others must have a result.
 const QUIET: [&str; 6] = [
     "changes(process_start_time_seconds",
     "twinsync_events_ignored_total",
     "twinsync_memory_limit_bytes",
     "twinsync_partition_rebuilds_total",
     "twinsync_partitions_missing",
-    // Nobody has a tenant of Entra ID here.
+    // This test uses no Entra ID tenant.
     "twinsync_serve_keys_renewed_timestamp_seconds",
 ];
 
@@ -48,7 +48,7 @@ fn repository(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
 }
 
-/// A Prometheus that scrapes every second, with the rules as they are shipped.
+/// A Prometheus that scrapes every second, with the shipped rules.
 struct Prometheus {
     _process: Child,
     _directory: TempDir,
@@ -59,7 +59,7 @@ struct Prometheus {
 impl Prometheus {
     fn start(targets: &[&str]) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
-        // JSON is YAML.
+        // JSON is valid YAML.
         let configuration = json!({
             "global": {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"},
             "rule_files": [repository("deploy/prometheus/twinsync.rules.yml")],
@@ -91,31 +91,31 @@ impl Prometheus {
         answer.json().await.map_err(|error| error.to_string())
     }
 
-    /// Values that a query has just now; what is no number is none. An error of Prometheus' fails the test.
+    /// The current values of a query, without NaN. An error of Prometheus fails the test.
     async fn values(&self, query: &str) -> Vec<f64> {
         let answer = self.get("/api/v1/query", &[("query", query)]).await.expect("it answers");
         assert_eq!(answer["status"], "success", "{query}: {answer:#}");
         let samples = answer["data"]["result"].as_array().into_iter().flatten();
         let value =
             |sample: &Value| sample["value"][1].as_str()?.parse::<f64>().ok().filter(|value| !value.is_nan());
-        // A scalar is one value.
+        // A scalar is a single value.
         let scalar = answer["data"]["result"][1].as_str().and_then(|value| value.parse().ok());
         samples.filter_map(value).chain(scalar).collect()
     }
 
-    /// The names of the alerts that a query finds.
+    /// The names of the alerts in the result of a query.
     async fn alerts(&self, query: &str) -> BTreeSet<String> {
         let answer = self.get("/api/v1/query", &[("query", query)]).await.expect("it answers");
         let found = answer["data"]["result"].as_array().expect("a vector").iter();
         found.filter_map(|sample| Some(sample["metric"]["alertname"].as_str()?.to_owned())).collect()
     }
 
-    /// Waits until a query has a value that is as it should be.
+    /// Waits until the values of a query satisfy `condition`.
     async fn until(&self, query: &str, condition: impl Fn(&[f64]) -> bool) {
         let started = Instant::now();
         while self.get("/-/ready", &[]).await.is_err_and(|error| error.contains("error sending")) {
             assert!(started.elapsed() < LIMIT, "Prometheus does not start");
-            tokio::time::sleep(LOOK).await;
+            tokio::time::sleep(POLL_INTERVAL).await;
         }
         loop {
             let values = self.values(query).await;
@@ -123,11 +123,11 @@ impl Prometheus {
                 return;
             }
             assert!(started.elapsed() < LIMIT, "{query}: {values:?}");
-            tokio::time::sleep(LOOK).await;
+            tokio::time::sleep(POLL_INTERVAL).await;
         }
     }
 
-    /// All rules, as Prometheus evaluates them.
+    /// All rules with their state in Prometheus.
     async fn rules(&self) -> Vec<Value> {
         let answer = self.get("/api/v1/rules", &[]).await.expect("it answers");
         let groups = answer["data"]["groups"].as_array().expect("groups").iter();
@@ -135,7 +135,7 @@ impl Prometheus {
     }
 }
 
-/// The queries of the dashboard, with its variables put in.
+/// The queries of the dashboard, with its variables replaced.
 fn queries() -> Vec<String> {
     fn collect(value: &Value, queries: &mut Vec<String>) {
         match value {
@@ -160,7 +160,7 @@ fn queries() -> Vec<String> {
     queries.into_iter().map(put_in).collect()
 }
 
-/// Prometheus' own linter of names, kinds and help texts has nothing to say.
+/// Asserts that Prometheus' linter of names, types and help texts reports nothing.
 async fn is_well_formed(metrics: &str) {
     let mut linter = Command::new("promtool")
         .args(["check", "metrics"])
@@ -192,15 +192,15 @@ async fn every_query_and_every_rule_works_on_what_two_replicas_and_the_read_api_
     prometheus.until("count(twinsync_ready == 1)", |values| values == [3.0]).await;
     prometheus.until("min(sum by (instance) (twinsync_partitions_owned))", |values| values[0] >= 1.0).await;
 
-    // A fleet at work, an event that nobody can apply, a twin that is flagged for a moment, and an audit.
+    // A fleet under load, an event that cannot be applied, a twin that is flagged for a moment, and an audit.
     let fleet = bench.world.stack.fleet();
     fleet.start(plan(40, 100_000, 5), Pace::Rate(60.0)).expect("the fleet starts");
     bench.world.apply(create("pump"));
     bench.world.apply(report("pump", json!({"round": 1})));
-    // Whatever comes before its creation flags nothing afterwards.
+    // An event from before its twin's creation sets no flag, so the creation is awaited first.
     bench.world.equal_or_flagged("pump").await;
     poison(&bench.world, "pump");
-    // Its modules are asked for when it goes.
+    // The deletion of a device queries its modules.
     bench.world.apply(create("edge"));
     bench.world.apply(Operation::Delete { id: device("edge") });
     let mut silent: Vec<_> = queries();
@@ -216,10 +216,10 @@ async fn every_query_and_every_rule_works_on_what_two_replicas_and_the_read_api_
         }
         silent = still;
         assert!(started.elapsed() < LIMIT, "no data for:\n{}", silent.join("\n"));
-        tokio::time::sleep(LOOK).await;
+        tokio::time::sleep(POLL_INTERVAL).await;
     }
 
-    // All is well, but for the dead letter.
+    // The only problem is the dead letter.
     prometheus.until("count(ALERTS)", |values| !values.is_empty()).await;
     let rules = prometheus.rules().await;
     assert!(rules.len() > 40, "{}", rules.len());
@@ -235,10 +235,11 @@ async fn every_query_and_every_rule_works_on_what_two_replicas_and_the_read_api_
     let fires: BTreeSet<_> = fires.filter_map(|rule| rule["name"].as_str()).collect();
     assert_eq!(fires, BTreeSet::from(["TwinsyncDeadLetters"]));
 
-    // The first replica owned all partitions; what it gave away, only the other one tells of.
+    // At first the first replica owned all partitions. After a handover only the new owner may export a partition's metrics.
     let told_by = "max(count by (stream, partition) (twinsync_partition_up or twinsync_lag_events or twinsync_time_to_loss_seconds))";
     prometheus.until(told_by, |values| values == [1.0]).await;
-    // An alert on an increase would miss a counter's first rise where the counter was not there before.
+    // An alert on an increase misses the first increase of a counter that was not exported before. So all counters must be
+    // exported from the start.
     let (_, at_last) = one.get("/metrics").await.expect("answers");
     is_well_formed(&at_last).await;
     let counters = |text: &str| -> BTreeSet<String> {
@@ -254,19 +255,20 @@ async fn every_query_and_every_rule_works_on_what_two_replicas_and_the_read_api_
     let late: Vec<_> = at_last.difference(&at_first).collect();
     assert!(at_first.len() > 100 && late.is_empty(), "counters that came late: {late:#?}");
 
-    // An outage is seen by the rule that is about it, and by no other that pages.
+    // An outage fires its own alert, and no other alert with the severity `page`.
     bench.world.cosmos_is_away(true);
     prometheus.until("count(ALERTS{alertname=\"TwinsyncCosmosDown\"})", |values| values == [1.0]).await;
     prometheus
         .until("count(instance:twinsync_down:info{what=\"cosmos\"})", |values| !values.is_empty())
         .await;
-    // When no replica has been ready for seconds, every rule has seen it. Before, groups of rules may see different scrapes.
+    // When no replica has been ready for seconds, every rule group has evaluated the outage. Before, rule groups may see
+    // different scrapes.
     let of_the_daemons =
         format!("max(max_over_time(twinsync_ready{{instance!=\"{}\"}}[7s]))", api.process.address());
     prometheus.until(&of_the_daemons, |values| values == [0.0]).await;
     let others = "ALERTS{severity=\"page\", alertname!=\"TwinsyncCosmosDown\"}";
     let lately = prometheus.alerts(&format!("max_over_time({others}[4s])")).await;
-    assert_eq!(lately, BTreeSet::new(), "one cause, one page");
+    assert_eq!(lately, BTreeSet::new(), "one cause must fire one page");
     bench.world.cosmos_is_away(false);
     prometheus.until("count(ALERTS{severity=\"page\"}) or vector(0)", |values| values == [0.0]).await;
     fleet.stop();

@@ -1,8 +1,8 @@
-//! Scrapes of real outages, for the tests of the alert rules.
+//! Records scrapes of real outages, for the tests of the alert rules.
 //!
-//! `TWINSYNC_RECORD_SCRAPES=DIR cargo test -p twinsync --test it -- --ignored monitoring::outages::record` provokes each outage on a
-//! daemon of its own, all at the same time and at their true length (half an hour), and keeps what `/metrics` answered every
-//! 15 seconds in `DIR`. Nothing is made shorter: the rules are tested as they are shipped.
+//! `TWINSYNC_RECORD_SCRAPES=DIR cargo test -p twinsync --test it -- --ignored monitoring::outages::record` causes each outage on its own
+//! daemon, all at the same time and at their full length (half an hour). It writes the answers of `/metrics`, one every 15 seconds, to
+//! `DIR`. No duration is shortened, because the rules are tested as they are shipped.
 
 use std::{
     fmt::Write as _,
@@ -25,28 +25,28 @@ use crate::{
     world::{World, create, report},
 };
 
-/// Prometheus' usual interval is a minute or less; this is what the unit tests of the rules count in.
+/// The scrape interval that the unit tests of the rules use. Usual intervals of Prometheus are up to a minute.
 const INTERVAL: Duration = Duration::from_secs(15);
-/// How long everything is in order before the outage.
+/// Time of normal operation before the outage.
 const BEFORE: Duration = Duration::from_secs(180);
-/// How long it is watched after it.
+/// Time that is recorded after the outage.
 const AFTER: Duration = Duration::from_secs(480);
-/// The devices of the fleet; each second one of them reports.
+/// The number of devices. One of them reports each second.
 const DEVICES: usize = 8;
 
 const fn minutes(minutes: u64) -> Duration {
     Duration::from_secs(60 * minutes)
 }
 
-/// Something that is out of order for a while.
+/// A fault with a beginning and an end.
 trait Disturbance {
-    /// It begins.
+    /// Begins the fault.
     async fn begin(&mut self, world: &World, daemon: &mut Option<Daemon>);
-    /// It ends.
+    /// Ends the fault.
     async fn end(&mut self, world: &World, daemon: &mut Option<Daemon>);
 }
 
-/// Records an outage that lasts so long.
+/// Records an outage of this length.
 async fn record(name: &str, world: &World, lasts: Duration, mut trouble: impl Disturbance) {
     let directory = std::env::var_os("TWINSYNC_RECORD_SCRAPES");
     let directory = PathBuf::from(directory.expect("TWINSYNC_RECORD_SCRAPES names a directory"));
@@ -70,7 +70,7 @@ async fn record(name: &str, world: &World, lasts: Duration, mut trouble: impl Di
     daemon.expect("it runs again").stop().await.expect("exit code 0");
 }
 
-/// Scrapes at every multiple of the interval, while a device reports each second.
+/// Scrapes at every multiple of the interval, while one device reports each second.
 async fn scrape_until(
     started: Instant,
     end: Duration,
@@ -87,7 +87,7 @@ async fn scrape_until(
         sleep_until(started + due).await;
         if round.is_multiple_of(INTERVAL.as_secs()) {
             let _ = writeln!(text, "# scrape {round}");
-            // Who does not answer has no scrape: `up` is 0 then.
+            // Without an answer there is no scrape, and `up` is 0.
             if let Some(daemon) = daemon
                 && let Ok((200, metrics)) = daemon.get("/metrics").await
             {
@@ -102,7 +102,7 @@ async fn scrape_until(
     }
 }
 
-/// A way that is closed for a while.
+/// A proxy that refuses connections.
 struct Way(Proxy);
 
 impl Disturbance for Way {
@@ -115,7 +115,7 @@ impl Disturbance for Way {
     }
 }
 
-/// A way on which nothing arrives for a while.
+/// A proxy that forwards no bytes.
 struct Hole(Proxy);
 
 impl Disturbance for Hole {
@@ -128,7 +128,7 @@ impl Disturbance for Hole {
     }
 }
 
-/// An account that answers like this for a while.
+/// A Cosmos DB account with these faults.
 struct Account(Faults);
 
 impl Disturbance for Account {
@@ -141,7 +141,7 @@ impl Disturbance for Account {
     }
 }
 
-/// A directory of dead letters that is none for a while, and a dead letter for it.
+/// A missing directory of dead letters, and an event that becomes a dead letter.
 struct Letters;
 
 impl Letters {
@@ -179,7 +179,7 @@ impl Disturbance for Registry {
     }
 }
 
-/// A process that is gone for a while.
+/// A process that was killed.
 struct Gone;
 
 impl Disturbance for Gone {
@@ -194,7 +194,7 @@ impl Disturbance for Gone {
     }
 }
 
-/// Event Hubs that ask for patience for a while.
+/// Event Hubs that throttle.
 struct Busy;
 
 impl Disturbance for Busy {
@@ -246,7 +246,7 @@ async fn record_cosmos_down() {
 #[ignore = "takes half an hour"]
 async fn record_cosmos_throttled() {
     let world = World::new().await;
-    // Some of the requests, as where others spend most of the throughput.
+    // Only some requests are throttled, as when other clients use most of the throughput.
     let some = Fault { next: None, probability: 0.7, retry_after_ms: 200, ..Fault::next(429, 1) };
     let faults = Faults { answers: vec![some.on(Operations::Documents)], ..Faults::default() };
     record("cosmos_throttled", &world, minutes(22), Account(faults)).await;

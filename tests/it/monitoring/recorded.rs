@@ -1,7 +1,7 @@
 //! Turns recorded outages into unit tests of the alert rules, which are kept in `deploy/prometheus/outages`.
 //!
 //! `TWINSYNC_RECORD_SCRAPES=DIR cargo test -p twinsync --test it -- --ignored monitoring::recorded` reads what
-//! [`super::outages`] has written into `DIR`. What has to fire is said here, by hand; what was scraped decides whether it does.
+//! [`super::outages`] has written to `DIR`. The expected alerts are written by hand in this file.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -9,19 +9,19 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Seconds from scrape to scrape.
+/// Seconds between two scrapes.
 const INTERVAL: u64 = 15;
 const MINUTE: u64 = 60;
 
-/// What has to happen in an outage.
+/// An outage and its expected alerts.
 struct Outage {
     name: &'static str,
-    /// What fires at the end of the outage: an alert, its severity, and how many of it.
+    /// Alerts that fire at the end of the outage: name, severity, number.
     fires: &'static [(&'static str, &'static str, u32)],
-    /// Minutes after its begin in which nothing else may fire than `at_once`.
-    patience: u64,
+    /// Minutes after the beginning in which only the alerts of `at_once` may fire.
+    minutes_before_alert: u64,
     at_once: &'static [(&'static str, &'static str, u32)],
-    /// What is still told at the end, when all has been in order for minutes.
+    /// Alerts that still fire minutes after the end of the outage.
     stays: &'static [(&'static str, &'static str, u32)],
 }
 
@@ -29,78 +29,78 @@ const OUTAGES: [Outage; 9] = [
     Outage {
         name: "eventhubs_refused",
         fires: &[("TwinsyncEventHubDown", "page", 2)],
-        patience: 5,
+        minutes_before_alert: 5,
         at_once: &[],
         stays: &[],
     },
-    // No connection breaks: only who asks for the lag notices.
+    // No connection breaks. Only the requests for the lag notice the outage.
     Outage {
         name: "eventhubs_hanging",
         fires: &[("TwinsyncEventHubDown", "page", 2)],
-        patience: 5,
+        minutes_before_alert: 5,
         at_once: &[],
         stays: &[],
     },
-    // At first a ticket; when partitions have received nothing for ten minutes, a page.
+    // First a ticket, and a page after partitions have received nothing for ten minutes.
     Outage {
         name: "eventhubs_throttled",
         fires: &[("TwinsyncEventHubsThrottled", "ticket", 2), ("TwinsyncPartitionNotReceiving", "page", 2)],
-        patience: 4,
+        minutes_before_alert: 4,
         at_once: &[],
         stays: &[],
     },
     Outage {
         name: "cosmos_down",
         fires: &[("TwinsyncCosmosDown", "page", 1)],
-        patience: 5,
+        minutes_before_alert: 5,
         at_once: &[],
         stays: &[],
     },
     Outage {
         name: "cosmos_throttled",
         fires: &[("TwinsyncCosmosThrottled", "ticket", 1)],
-        patience: 14,
+        minutes_before_alert: 14,
         at_once: &[],
         stays: &[],
     },
-    // The dead letter itself is news when it is stored.
+    // The dead letter fires its alert when it is stored.
     Outage {
         name: "dead_letters_unwritable",
         fires: &[("TwinsyncDeadLetterStoreDown", "page", 1)],
-        patience: 10,
+        minutes_before_alert: 10,
         at_once: &[],
         stays: &[("TwinsyncDeadLetters", "ticket", 1)],
     },
-    // The dead letter that flags a twin is a ticket of its own.
+    // The dead letter that flags a twin fires its own ticket.
     Outage {
         name: "iothub_refused",
         fires: &[("TwinsyncDeadLetters", "ticket", 1), ("TwinsyncRegistryDown", "ticket", 1)],
-        patience: 15,
+        minutes_before_alert: 15,
         at_once: &[("TwinsyncDeadLetters", "ticket", 1)],
         stays: &[("TwinsyncDeadLetters", "ticket", 1)],
     },
-    // Partitions stop when their leases end, and nobody owns them: that is the same cause.
+    // Partitions stop when their leases end, and then have no owner. This has the same cause and must not fire a second alert.
     Outage {
         name: "checkpoints_refused",
         fires: &[("TwinsyncCheckpointStoreDown", "page", 1)],
-        patience: 5,
+        minutes_before_alert: 5,
         at_once: &[],
         stays: &[],
     },
     Outage {
         name: "replica_gone",
         fires: &[("TwinsyncAbsent", "page", 1)],
-        patience: 5,
+        minutes_before_alert: 5,
         at_once: &[],
         stays: &[],
     },
 ];
 
-/// Scrapes by their place in time.
+/// Scrapes by their number.
 struct Recording {
     begins: u64,
     ends: u64,
-    /// Seconds since the Unix epoch: the tests count from here.
+    /// Seconds since the Unix epoch at which the time of the tests begins.
     unix: f64,
     scrapes: BTreeMap<u64, BTreeMap<String, f64>>,
 }
@@ -130,7 +130,7 @@ impl Recording {
         *self.scrapes.keys().next_back().expect("a scrape")
     }
 
-    /// What Prometheus would hold of the metrics that rules are about, in the notation of promtool.
+    /// The series of the metrics that the rules use, in the notation of promtool.
     fn series(&self, wanted: &BTreeSet<String>) -> BTreeMap<String, String> {
         let is_wanted = |series: &str| {
             let name = series.split('{').next().expect("a name");
@@ -157,14 +157,14 @@ impl Recording {
     }
 }
 
-/// A series as Prometheus names it after its scrape.
+/// A series with the labels that Prometheus adds to a scrape.
 fn labelled(series: &str) -> String {
     let (name, labels) = series.split_once('{').unwrap_or((series, "}"));
     let comma = if labels == "}" { "" } else { "," };
     format!("{name}{{job=\"twinsync\",instance=\"twinsync-0:8080\"{comma}{labels}")
 }
 
-/// Values as promtool reads them. A series that is missing in a scrape is stale from then on.
+/// Values in the notation of promtool. A series that is missing in a scrape is stale from then on.
 fn notation(values: &[Option<f64>]) -> String {
     let values: Vec<_> =
         values.iter().map(|value| value.map(|value| (value * 100.0).round() / 100.0)).collect();
@@ -224,8 +224,8 @@ fn tests(outage: &Outage, recording: &Recording, wanted: &BTreeSet<String>) -> S
         if samples.is_empty() { " []\n".to_owned() } else { format!("\n{samples}") }
     };
     let mut text = format!(
-        "# Scrapes of a real outage, which began after {} seconds and was over after {}. Made by tests/it/monitoring; CONTRIBUTING.md\n\
-         # says how to make it anew.\n\
+        "# Scrapes of a real outage, which began after {} seconds and ended after {}. Generated by\n\
+         # tests/it/monitoring; CONTRIBUTING.md describes how.\n\
          rule_files:\n  - ../twinsync.rules.yml\nevaluation_interval: {INTERVAL}s\n\
          group_eval_order: [twinsync-recording, twinsync-service, twinsync-dependencies, twinsync-progress, twinsync-copy]\n\ntests:\n  - name: {}\n    interval: {INTERVAL}s\n    input_series:\n",
         recording.begins, recording.ends, outage.name
@@ -234,13 +234,18 @@ fn tests(outage: &Outage, recording: &Recording, wanted: &BTreeSet<String>) -> S
         let _ = writeln!(text, "      - series: {}\n        values: {}", quoted(&series), quoted(&values));
     }
     text.push_str("    promql_expr_test:\n");
-    let early = recording.begins + outage.patience * MINUTE - INTERVAL;
+    let early = recording.begins + outage.minutes_before_alert * MINUTE - INTERVAL;
     for (what, at, query, alerts) in [
-        ("nothing fires before the outage", recording.begins - INTERVAL, &firing, &[][..]),
-        ("nor too early", early, &firing, outage.at_once),
-        ("this fires, and nothing else", recording.ends - INTERVAL, &firing, outage.fires),
-        ("it is over when the outage is", end, &firing, outage.stays),
-        ("nothing else has fired at any time", end, &others, &[]),
+        ("no alert fires before the outage", recording.begins - INTERVAL, &firing, &[][..]),
+        ("only these alerts fire early", early, &firing, outage.at_once),
+        (
+            "exactly these alerts fire at the end of the outage",
+            recording.ends - INTERVAL,
+            &firing,
+            outage.fires,
+        ),
+        ("the alerts end after the outage", end, &firing, outage.stays),
+        ("no other alert has fired at any time", end, &others, &[]),
     ] {
         let _ = write!(
             text,
@@ -252,7 +257,7 @@ fn tests(outage: &Outage, recording: &Recording, wanted: &BTreeSet<String>) -> S
     text
 }
 
-/// The metrics that the rules are about.
+/// The metrics that the rules use.
 fn wanted() -> BTreeSet<String> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/prometheus/twinsync.rules.yml");
     let text = std::fs::read_to_string(path).expect("readable");
@@ -294,7 +299,7 @@ fn every_outage_has_been_recorded_and_is_tested_for_what_has_to_fire() {
         for (name, severity, count) in outage.fires.iter().chain(outage.at_once).chain(outage.stays) {
             let sample =
                 format!("'{{alertname=\"{name}\", severity=\"{severity}\"}}'\n            value: {count}\n");
-            assert!(checks.contains(&sample), "{}: {name}: make its test anew", outage.name);
+            assert!(checks.contains(&sample), "{}: {name}: generate its test again", outage.name);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Blob storage out of order, where it holds checkpoints and leases. For longer than a lease lasts: see `replicas`.
+//! Outages of the blob storage with checkpoints and leases. `replicas` has outages that are longer than a lease.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -8,12 +8,12 @@ use serde_json::json;
 use super::{BLOCKED_LATER, Ward, rise};
 use crate::world::{World, report};
 
-/// A world with blob storage, and the way to it; `more` TOML.
+/// A world with blob storage behind a proxy, and `more` TOML.
 pub(super) async fn world(more: &str) -> (World, Proxy) {
     proxied(&format!("{BLOCKED_LATER}{more}")).await
 }
 
-/// The same with the usual limits.
+/// The same with the default limits.
 pub(crate) async fn proxied(more: &str) -> (World, Proxy) {
     let mut world = World::with(Options { azurite: true, ..Options::default() }, "").await;
     let storage = storage(&world);
@@ -28,7 +28,7 @@ pub(super) fn storage(world: &World) -> SocketAddr {
     world.stack.azurite().expect("Azurite runs").address()
 }
 
-/// Events go on for as long as the leases last; where they stand is not kept.
+/// Events are handled while the leases last. No checkpoint is stored.
 async fn is_away(begin: impl Fn(&Proxy), end: impl Fn(&Proxy)) {
     let (world, proxy) = world("[checkpoint]\ninterval = \"500ms\"\n").await;
     let mut ward = Ward::start(&world).await;
@@ -36,8 +36,8 @@ async fn is_away(begin: impl Fn(&Proxy), end: impl Fn(&Proxy)) {
     world.apply(report("pump", json!({"while": "away"})));
     world.same().await;
     ward.says(503, "the checkpoint store has not answered").await;
-    ward.says(503, "the checkpoint store, asked for leases, has not answered").await;
-    ward.until("it shows in figures", |now, before| {
+    ward.says(503, "the lease store has not answered").await;
+    ward.until("the metrics show the outage of the checkpoint store", |now, before| {
         now.sum("twinsync_checkpoint_store_up", "") == 0.0
             && now.sum("twinsync_ready", "") == 0.0
             && now.sum("twinsync_checkpoint_age_seconds", "") > 1.0
@@ -47,10 +47,10 @@ async fn is_away(begin: impl Fn(&Proxy), end: impl Fn(&Proxy)) {
     })
     .await;
     let leases = "tried again until it answers; partitions are kept while their leases last";
-    ward.told(2, &["checkpoints are tried again until they are written", leases]);
+    ward.assert_logged(2, &["checkpoints are tried again until they are written", leases]);
     end(&proxy);
     ward.well().await;
-    assert!(world.log().contains("what did not answer answers again"));
+    assert!(world.log().contains("a dependency answers again"));
     ward.stop().await;
 }
 
@@ -70,13 +70,13 @@ async fn that_are_slow_show_in_the_age_and_that_throttle_are_borne_for_a_while()
     let mut ward = Ward::start(&world).await;
     proxy.delay(Duration::from_millis(150));
     world.apply(report("pump", json!({"while": "slow"})));
-    ward.until("it shows in the age", |now, _| {
+    ward.until("the age of the checkpoints rises", |now, _| {
         now.sum("twinsync_checkpoint_age_seconds", "") > 0.2
             && now.sum("twinsync_oldest_incomplete_event_age_seconds", "") == 0.0
     })
     .await;
     ward.stays_ready(Duration::from_secs(3)).await;
-    ward.told(0, &[]);
+    ward.assert_logged(0, &[]);
     proxy.delay(Duration::ZERO);
     ward.well().await;
 
@@ -85,15 +85,15 @@ async fn that_are_slow_show_in_the_age_and_that_throttle_are_borne_for_a_while()
     world.apply(report("pump", json!({"while": "throttled"})));
     world.same().await;
     ward.says(200, "the checkpoint store has throttled us").await;
-    ward.until("it is counted", |now, before| {
+    ward.until("the metric shows throttled checkpoint writes", |now, before| {
         rise(now, before, "twinsync_checkpoint_failures_total", "reason=\"throttled\"") >= 2.0
             && now.sum("twinsync_checkpoint_store_up", "") == 1.0
     })
     .await;
     ward.says(503, "the checkpoint store has throttled us").await;
-    ward.told(
+    ward.assert_logged(
         2,
-        &["something that is needed asks for less", "checkpoints are tried again until they are written"],
+        &["a dependency throttles requests", "checkpoints are tried again until they are written"],
     );
     proxy.lead_to(storage(&world));
     ward.well().await;

@@ -1,4 +1,4 @@
-//! Cosmos DB out of order.
+//! Outages of Cosmos DB.
 
 use std::time::Duration;
 
@@ -22,23 +22,23 @@ fn devices(world: &World, name: &str) {
     }
 }
 
-/// Writes and reads that came to this end since the fault began.
+/// Number of writes and reads with this outcome since the fault began.
 fn requests(now: &devkit::metrics::Sample, before: &devkit::metrics::Sample, outcome: &str) -> f64 {
     let label = format!("outcome=\"{outcome}\"");
     let rises = ["twinsync_writes_total", "twinsync_reads_total"];
     rises.iter().map(|metric| rise(now, before, metric, &label)).sum()
 }
 
-/// Nothing is answered: not ready, the store is down, the partition is blocked, and one line says so.
+/// No request is answered: not ready, the store is down, the partition is blocked, and one line says so.
 async fn is_away(begin: impl Fn(&World, &Proxy), end: impl Fn(&World, &Proxy)) {
     let world = world().await;
     let mut ward = Ward::start(&world).await;
-    let proxy = world.stack.cosmos_proxy().expect("asked for");
+    let proxy = world.stack.cosmos_proxy().expect("a proxy");
     begin(&world, proxy);
     devices(&world, "pump");
     ward.says(503, "the document store does not answer").await;
     ward.says(503, "is blocked: its event").await;
-    ward.until("it shows in figures", |now, before| {
+    ward.until("the metrics show the outage of the document store", |now, before| {
         now.sum("twinsync_store_up", "") == 0.0
             && now.sum("twinsync_ready", "") == 0.0
             && now.sum("twinsync_oldest_incomplete_event_age_seconds", "") > 1.0
@@ -47,13 +47,13 @@ async fn is_away(begin: impl Fn(&World, &Proxy), end: impl Fn(&World, &Proxy)) {
             && requests(now, before, "throttled") == 0.0
     })
     .await;
-    ward.told(
+    ward.assert_logged(
         1,
         &["the document store does not answer: writes are tried again until it does, nothing is lost"],
     );
     end(&world, proxy);
     ward.well().await;
-    assert!(world.log().contains("the document store answers"), "its end is told");
+    assert!(world.log().contains("the document store answers"), "the end of the outage is not logged");
     assert!(world.files("dead-letters").is_empty());
     ward.stop().await;
 }
@@ -81,12 +81,12 @@ async fn that_is_slow_or_throttles_is_up_and_shows_in_figures() {
     faults(Faults { latency_ms: 300, ..Faults::default() });
     devices(&world, "pump");
     ward.stays_ready(Duration::from_secs(2)).await;
-    ward.until("it shows in the latency", |now, before| {
-        // A read and a write each.
+    ward.until("the latency to durable rises", |now, before| {
+        // One read and one write for each device.
         mean(now, before, "twinsync_received_to_durable_seconds", 8.0).is_some_and(|mean| mean > 0.5)
     })
     .await;
-    ward.told(0, &[]);
+    ward.assert_logged(0, &[]);
     faults(Faults::default());
     ward.well().await;
 
@@ -94,7 +94,7 @@ async fn that_is_slow_or_throttles_is_up_and_shows_in_figures() {
     faults(Faults { answers: vec![throttle.on(Operations::Documents)], ..Faults::default() });
     devices(&world, "valve");
     ward.stays_ready(Duration::from_secs(2)).await;
-    ward.until("it is counted", |now, before| {
+    ward.until("the metrics show throttled requests", |now, before| {
         requests(now, before, "throttled") > 3.0
             && requests(now, before, "unavailable") == 0.0
             && now.sum("twinsync_store_up", "") == 1.0
@@ -103,7 +103,7 @@ async fn that_is_slow_or_throttles_is_up_and_shows_in_figures() {
     })
     .await;
     ward.says(503, "is blocked: its event").await;
-    ward.told(0, &[]);
+    ward.assert_logged(0, &[]);
     faults(Faults::default());
     ward.well().await;
     ward.stop().await;

@@ -1,4 +1,4 @@
-//! The store for dead letters out of order: a directory, and blobs.
+//! Outages of the dead-letter store: a directory, and blobs.
 
 use std::{os::unix::fs::OpenOptionsExt as _, time::Duration};
 
@@ -15,28 +15,28 @@ use crate::{
     world::{World, report},
 };
 
-/// An event that can never be applied.
+/// Appends an event that can never be applied.
 fn poison(world: &World) -> Appended {
     let hub = &world.stack.endpoints().twin_changes_hub;
     world.stack.broker().append(hub, "pump", now(twin_change("pump", b"[1]"))).expect("appended")
 }
 
-/// One that is away holds up the partitions that have a dead letter, and nothing else.
+/// An outage blocks the partitions with an event for the dead-letter store, and no others.
 async fn is_away(world: &World, begin: impl AsyncFn(), end: impl AsyncFn()) {
     let mut ward = Ward::start(world).await;
     begin().await;
     poison(world);
     ward.says(503, "the dead-letter store has not answered").await;
     ward.says(503, "is blocked: its event").await;
-    let found = crate::status::until(&ward.daemon, "who waits is named", |found| {
+    let found = crate::status::until(&ward.daemon, "the headline names the waiting twin", |found| {
         let text = found["headline"]["text"].as_str().expect("a text");
         text.contains(" waits for the dead-letter store since ") && text.starts_with("Blocked: ")
     })
     .await;
     assert_eq!(found["headline"]["level"], "bad");
     world.apply(report("pump", json!({"while": "away"})));
-    world.same().await; // the partition goes on behind it
-    ward.until("it shows in figures", |now, before| {
+    world.same().await; // the partition handles the events behind it
+    ward.until("the metrics show the outage of the dead-letter store", |now, before| {
         now.sum("twinsync_dead_letter_store_up", "") == 0.0
             && now.sum("twinsync_ready", "") == 0.0
             && now.sum("twinsync_oldest_incomplete_event_age_seconds", "") > 1.0
@@ -45,19 +45,19 @@ async fn is_away(world: &World, begin: impl AsyncFn(), end: impl AsyncFn()) {
             && rise(now, before, "twinsync_dead_letter_failures_total", "reason=\"throttled\"") == 0.0
     })
     .await;
-    ward.told(
+    ward.assert_logged(
         1,
-        &["letters are tried again until they are stored; the checkpoints of their partitions wait"],
+        &["dead letters are tried again until they are stored; the checkpoints of their partitions wait"],
     );
     end().await;
     is_stored(&mut ward).await;
-    assert!(world.log().contains("what did not answer answers again"));
+    assert!(world.log().contains("a dependency answers again"));
     ward.stop().await;
 }
 
-/// Everything is in order, and there is one dead letter more.
+/// Waits until everything works and there is one more dead letter.
 async fn is_stored(ward: &mut Ward<'_>) {
-    ward.until("the letter is stored", |now, before| {
+    ward.until("the metric shows the dead letter", |now, before| {
         rise(now, before, "twinsync_dead_letters_total", "") == 1.0
             && now.sum("twinsync_dead_letter_store_up", "") == 1.0
     })
@@ -68,7 +68,7 @@ async fn is_stored(ward: &mut Ward<'_>) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_directory_that_cannot_be_written_holds_checkpoints_and_nothing_else() {
     let world = World::with(Default::default(), BLOCKED_AFTER).await;
-    // A file where the directory was: whoever may write anywhere cannot write there.
+    // A file in place of the directory stops every user, even root, from writing there.
     let (letters, aside) =
         (world.directory.path().join("dead-letters"), world.directory.path().join("aside"));
     let begin = async || {
@@ -85,7 +85,7 @@ async fn a_directory_that_cannot_be_written_holds_checkpoints_and_nothing_else()
 #[tokio::test(flavor = "multi_thread")]
 async fn a_directory_that_hangs_holds_checkpoints_and_nothing_else() {
     let world = World::with(Default::default(), BLOCKED_AFTER).await;
-    // A pipe where the next dead letter belongs: whoever looks what lies there waits, as on a volume that hangs.
+    // A pipe in place of the next dead letter: reading it hangs, like a volume that does not answer.
     let hub = world.stack.endpoints().twin_changes_hub.clone();
     let letters = world.directory.path().join("dead-letters").join(hub.to_lowercase());
     let pipe = |partition: &PartitionState| {
@@ -103,7 +103,8 @@ async fn a_directory_that_hangs_holds_checkpoints_and_nothing_else() {
     };
     let end = async || {
         for pipe in pipes.take() {
-            // Opened and closed: the reader meets an empty file. Where nobody reads, that fails at once.
+            // Opening the pipe for writing and closing it gives a reader an empty file. Without a reader,
+            // opening fails at once.
             let _ = std::fs::OpenOptions::new().write(true).custom_flags(NON_BLOCKING).open(&pipe);
             std::fs::remove_file(&pipe).expect("removed");
         }
@@ -114,7 +115,7 @@ async fn a_directory_that_hangs_holds_checkpoints_and_nothing_else() {
 /// `O_NONBLOCK` of Linux.
 const NON_BLOCKING: i32 = 0o4000;
 
-/// Dead letters on blobs, and checkpoints beside them in a directory, which works.
+/// Dead letters in blobs behind a proxy, and checkpoints in a directory, which works.
 async fn blobs() -> (World, devkit::proxy::Proxy) {
     let (mut world, proxy) = checkpoints::world("").await;
     let url = world.stack.endpoints().checkpoint_container_url.clone().expect("Azurite runs");
@@ -145,17 +146,17 @@ async fn blobs_that_are_slow_show_in_the_age_and_that_throttle_are_borne_for_a_w
     let mut ward = Ward::start(&world).await;
     proxy.delay(Duration::from_millis(300));
     poison(&world);
-    ward.until("it shows in the age", |now, _| {
+    ward.until("the age of the oldest incomplete event rises", |now, _| {
         now.sum("twinsync_oldest_incomplete_event_age_seconds", "") > 0.3
     })
     .await;
-    ward.until("the letter is stored", |now, before| {
+    ward.until("the metric shows the dead letter", |now, before| {
         rise(now, before, "twinsync_dead_letters_total", "") == 1.0
             && rise(now, before, "twinsync_dead_letter_failures_total", "") == 0.0
     })
     .await;
     ward.stays_ready(Duration::from_secs(1)).await;
-    ward.told(1, &["event dead-lettered"]);
+    ward.assert_logged(1, &["event dead-lettered"]);
     proxy.delay(Duration::ZERO);
     ward.well().await;
 
@@ -163,14 +164,14 @@ async fn blobs_that_are_slow_show_in_the_age_and_that_throttle_are_borne_for_a_w
     proxy.lead_to(busy.address());
     poison(&world);
     ward.says(200, "the dead-letter store has throttled us").await;
-    ward.until("it is counted", |now, before| {
+    ward.until("the metric shows throttled dead-letter writes", |now, before| {
         rise(now, before, "twinsync_dead_letter_failures_total", "reason=\"throttled\"") >= 2.0
             && rise(now, before, "twinsync_dead_letter_failures_total", "reason=\"unavailable\"") == 0.0
             && now.sum("twinsync_dead_letter_store_up", "") == 1.0
     })
     .await;
     ward.says(503, "the dead-letter store has throttled us").await;
-    ward.told(1, &["letters are tried again until they are stored"]);
+    ward.assert_logged(1, &["letters are tried again until they are stored"]);
     proxy.lead_to(checkpoints::storage(&world));
     is_stored(&mut ward).await;
     ward.stop().await;

@@ -1,4 +1,4 @@
-//! The registry of the IoT hub out of order: repair waits, and the copy follows the streams.
+//! Outages of the IoT hub's registry: repairs wait, and the copy follows the streams.
 
 use std::time::Duration;
 
@@ -15,10 +15,10 @@ use crate::{
     world::create,
 };
 
-/// Flagged twins at a time.
-const DOUBTS: usize = 4;
+/// Number of twins that are flagged at the same time.
+const FLAGGED: usize = 4;
 
-/// A bench whose daemon asks the hub through a proxy.
+/// A bench whose daemon reaches the hub through a proxy.
 async fn bench() -> (Bench, Proxy) {
     let mut bench = Bench::new(FAST, BLOCKED_AFTER).await;
     let address = bench.world.stack.registry().address();
@@ -28,35 +28,35 @@ async fn bench() -> (Bench, Proxy) {
     (bench, proxy)
 }
 
-/// A daemon that has the documents of some twins.
+/// A daemon that has documents of some devices.
 async fn start(bench: &Bench) -> Ward<'_> {
     let mut ward = Ward::start(&bench.world).await;
-    for number in 0..DOUBTS {
+    for number in 0..FLAGGED {
         bench.world.apply(create(&format!("pump-{number}")));
     }
     ward.well().await;
     ward
 }
 
-/// They come flagged; nobody asks the hub for two seconds after that.
+/// Flags the twins. Their repairs start two seconds later.
 async fn flags(ward: &mut Ward<'_>) {
     let hub = ward.world.stack.endpoints().twin_changes_hub.clone();
-    for number in 0..DOUBTS {
+    for number in 0..FLAGGED {
         let device = format!("pump-{number}");
         let poison = now(twin_change(&device, b"[1]"));
         ward.world.stack.broker().append(&hub, &device, poison).expect("appended");
     }
-    ward.until("all are set aside", |now, before| {
-        rise(now, before, "twinsync_dead_letters_total", "") == DOUBTS as f64
+    ward.until("the metric shows all dead letters", |now, before| {
+        rise(now, before, "twinsync_dead_letters_total", "") == FLAGGED as f64
     })
     .await;
-    ward.logged = ward.world.log().len(); // what follows is about the hub
+    ward.logged = ward.world.log().len(); // later lines are about the hub
 }
 
-/// Nothing is flagged any more.
+/// Waits until no document is flagged.
 async fn repaired(ward: &mut Ward<'_>) {
     ward.world.equal().await;
-    ward.until("the hub answers", |now, _| {
+    ward.until("the registry is up, and the repair queue is empty", |now, _| {
         now.sum("twinsync_registry_up", "") == 1.0 && now.sum("twinsync_repairs_waiting", "") == 0.0
     })
     .await;
@@ -69,14 +69,17 @@ async fn is_away(begin: impl Fn(&Proxy), end: impl Fn(&Proxy)) {
     begin(&proxy);
     flags(&mut ward).await;
     ward.says(200, "the registry of the IoT hub devkit-hub has not answered").await;
-    ward.until("it shows in figures", |now, before| {
+    ward.until("the metrics show the outage of the IoT hub", |now, before| {
         now.sum("twinsync_registry_up", "") == 0.0
             && now.sum("twinsync_ready", "") == 1.0
-            && now.sum("twinsync_repairs_waiting", "") == DOUBTS as f64
+            && now.sum("twinsync_repairs_waiting", "") == FLAGGED as f64
             && rise(now, before, "twinsync_registry_calls_total", "outcome=\"unavailable\"") >= 3.0
     })
     .await;
-    ward.told(1, &["replication goes on, repair, backfill and audit of its twins wait until it does"]);
+    ward.assert_logged(
+        1,
+        &["replication continues, repair, backfill and audit of its twins wait until it does"],
+    );
     bench.world.apply(create("while-away"));
     bench.world.same().await;
     end(&proxy);
@@ -102,11 +105,11 @@ async fn that_is_slow_or_throttles_shows_in_figures_only() {
     proxy.delay(Duration::from_millis(150));
     flags(&mut ward).await;
     ward.stays_ready(Duration::from_secs(2)).await;
-    ward.until("it shows in the latency", |now, before| {
-        mean(now, before, "twinsync_registry_call_seconds", DOUBTS as f64).is_some_and(|mean| mean > 0.3)
+    ward.until("the latency of registry calls rises", |now, before| {
+        mean(now, before, "twinsync_registry_call_seconds", FLAGGED as f64).is_some_and(|mean| mean > 0.3)
     })
     .await;
-    ward.told(0, &[]);
+    ward.assert_logged(0, &[]);
     repaired(&mut ward).await;
     proxy.delay(Duration::ZERO);
 
@@ -116,16 +119,16 @@ async fn that_is_slow_or_throttles_shows_in_figures_only() {
     ward.well().await;
     flags(&mut ward).await;
     ward.stays_ready(Duration::from_secs(2)).await;
-    ward.until("it is counted", |now, before| {
+    ward.until("the metric shows throttled registry calls", |now, before| {
         rise(now, before, "twinsync_registry_calls_total", "outcome=\"throttled\"") >= 1.0
             && rise(now, before, "twinsync_registry_calls_total", "outcome=\"unavailable\"") == 0.0
             && now.sum("twinsync_registry_up", "") == 1.0
-            && now.sum("twinsync_repairs_waiting", "") == DOUBTS as f64
+            && now.sum("twinsync_repairs_waiting", "") == FLAGGED as f64
     })
     .await;
     let said = ward.said().await;
     assert!(said.status == 200 && said.warnings.is_empty(), "{said:?}");
-    ward.told(0, &[]);
+    ward.assert_logged(0, &[]);
     registry.set_faults(Faults::default()).expect("valid");
     repaired(&mut ward).await;
     ward.stop().await;

@@ -1,5 +1,5 @@
-//! What the top sentence says in each outage, after how long it says so, and after how long it is gone when the outage is over:
-//! with the settings as shipped, as a table.
+//! The headline in each outage with the default settings: its text, how long after the beginning it appears, and how long after
+//! the end it is gone. Prints a table.
 //!
 //! It takes a few minutes: `cargo test -p twinsync --test it -- --ignored outage::timed --nocapture`.
 
@@ -16,12 +16,12 @@ use crate::{
     world::{World, create, report},
 };
 
-/// How often the sentence is read.
+/// How often the headline is read.
 const READ: Duration = Duration::from_millis(50);
-/// Longer than anything here may take.
-const PATIENCE: Duration = Duration::from_secs(180);
+/// Time limit of every wait.
+const WAIT_LIMIT: Duration = Duration::from_secs(180);
 
-/// One outage and what was seen of it.
+/// An outage and its measured headline.
 struct Seen {
     outage: &'static str,
     sentence: String,
@@ -29,10 +29,10 @@ struct Seen {
     gone_after: Duration,
 }
 
-/// What it must look like.
+/// The expected headline of an outage.
 struct Expected {
     outage: &'static str,
-    /// Parts of the sentence.
+    /// Parts of the text.
     says: &'static [&'static str],
     shown_within: Duration,
     gone_within: Duration,
@@ -45,7 +45,7 @@ async fn headline(daemon: &Daemon) -> (String, String) {
     (field("level"), field("text"))
 }
 
-/// Waits until the headline is as wanted; its sentence, and after how long.
+/// Waits for a headline that satisfies `wanted`. Returns its text and the time it took.
 async fn until(daemon: &Daemon, what: &str, wanted: impl Fn(&str, &str) -> bool) -> (String, Duration) {
     let started = Instant::now();
     loop {
@@ -53,7 +53,11 @@ async fn until(daemon: &Daemon, what: &str, wanted: impl Fn(&str, &str) -> bool)
         if wanted(&level, &text) {
             return (text, started.elapsed());
         }
-        assert!(started.elapsed() < PATIENCE, "never {what}: {level}: {text}\n{}", daemon.log());
+        assert!(
+            started.elapsed() < WAIT_LIMIT,
+            "timed out waiting until {what}; the headline is {level}: {text}\n{}",
+            daemon.log()
+        );
         tokio::time::sleep(READ).await;
     }
 }
@@ -64,16 +68,18 @@ async fn watch(
     begin: impl AsyncFnOnce(),
     end: impl AsyncFnOnce(),
 ) -> Seen {
-    until(daemon, "in order", |level, _| level == "good").await;
+    until(daemon, "the headline is good before the outage", |level, _| level == "good").await;
     begin().await;
     let says =
         |level: &str, text: &str| level != "good" && expected.says.iter().all(|part| text.contains(part));
-    let (sentence, shown_after) = until(daemon, expected.outage, says).await;
-    // It stays until the end, whatever else is found.
+    let (sentence, shown_after) =
+        until(daemon, &format!("the headline reports: {}", expected.outage), says).await;
+    // It must stay until the end, whatever else is reported.
     let (level, text) = headline(daemon).await;
     assert_ne!(level, "good", "{text}");
     end().await;
-    let (_, gone_after) = until(daemon, "in order again", |level, _| level == "good").await;
+    let (_, gone_after) =
+        until(daemon, "the headline is good after the outage", |level, _| level == "good").await;
     let seen = Seen { outage: expected.outage, sentence, shown_after, gone_after };
     assert!(seen.shown_after <= expected.shown_within, "{}: shown after {:?}", seen.outage, seen.shown_after);
     assert!(seen.gone_after <= expected.gone_within, "{}: gone after {:?}", seen.outage, seen.gone_after);
@@ -220,7 +226,7 @@ async fn each_outage_is_told_in_one_sentence_within_seconds_and_is_gone_when_it_
     seen.extend(dead_letters().await);
     seen.extend(checkpoint_store().await);
     seen.extend(iot_hub().await);
-    println!("| outage | top sentence | shown after | gone after the mend |\n|---|---|---|---|");
+    println!("| outage | headline | shown after | gone after the fix |\n|---|---|---|---|");
     for Seen { outage, sentence, shown_after, gone_after } in seen {
         let (shown, gone) = (shown_after.as_secs_f64(), gone_after.as_secs_f64());
         println!("| {outage} | {sentence} | {shown:.1} s | {gone:.1} s |");

@@ -1,4 +1,4 @@
-//! Differences that nobody knows of.
+//! Audits: differences that no event reports.
 
 use std::{path::Path, time::Duration};
 
@@ -21,7 +21,7 @@ use crate::world::{create, device, plan, report, until};
 const SITES: [&str; 2] = ["north", "south"];
 const NO_AUDIT: &str = "[audit]\ninterval = \"off\"\n";
 
-/// A quiet world of `count` devices whose documents are right; the daemon has gone.
+/// A world of `count` devices with correct documents; the daemon has stopped.
 async fn repaired(count: usize) -> Bench {
     let bench = Bench::new(FAST, NO_AUDIT).await;
     let daemon = bench.start().await;
@@ -41,7 +41,7 @@ fn of(report: &Value, counts: &str) -> [u64; 4] {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_hand_has_done_to_documents_is_found_by_class_and_put_right() {
+async fn each_class_of_difference_is_found_and_repaired() {
     let bench = repaired(40).await;
     bench.alter("pump-1", |document| document["tags"]["site"] = json!("elsewhere")).await;
     bench.alter("pump-2", |document| document["properties"]["reported"]["rate"] = json!(2.5)).await;
@@ -59,7 +59,7 @@ async fn what_a_hand_has_done_to_documents_is_found_by_class_and_put_right() {
     let writes = bench.writes();
     let (code, found) = bench.audit(&[]).await;
     assert_eq!((code, of(&found, "found")), (1, [2, 1, 4, 1]), "{found:#}");
-    assert_eq!(bench.writes(), writes, "without --repair nothing is written");
+    assert_eq!(bench.writes(), writes, "without --repair nothing may be written");
 
     let (code, repaired) = bench.audit(&["--repair"]).await;
     assert_eq!((code, of(&repaired, "repaired")), (0, [2, 1, 4, 1]), "{repaired:#}");
@@ -79,10 +79,10 @@ async fn after_a_failover_the_copy_goes_back_with_the_hub() {
     bench.fleet(plan(60, 2_000, 5), Pace::Backlog, &mut daemon).await;
     bench.without_flag().await;
     let changed = bench.world.stack.hub().failover(Loss::Operations(300)).expect("the history reaches");
-    assert!(changed > 10, "{changed} twins went back");
+    assert!(changed > 10, "only {changed} twins were set back");
     let lost = bench.report().await;
-    assert!(lost.different + lost.missing + lost.extra > 0, "the copy is ahead of the hub: {lost}");
-    // Some devices report at once; a version that goes back is noticed.
+    assert!(lost.different + lost.missing + lost.extra > 0, "the copy must differ from the hub: {lost}");
+    // Some devices report at once. A version below the stored one shows the failover.
     bench
         .fleet(devkit::fleet::Plan { prefix: "new-".into(), ..plan(10, 300, 6) }, Pace::Backlog, &mut daemon)
         .await;
@@ -110,11 +110,11 @@ async fn after_a_failover_one_device_that_reports_brings_all_of_them_back() {
     }
     bench.world.equal().await;
     let changed = bench.world.stack.hub().failover(Loss::Operations(30)).expect("the history reaches");
-    assert_eq!(changed, 20, "twins that went back");
-    assert_eq!(bench.report().await.different, 20, "the copy is ahead of the hub");
+    assert_eq!(changed, 20, "number of twins that were set back");
+    assert_eq!(bench.report().await.different, 20, "the copy must differ from the hub");
     bench.world.apply(report("pump-7", json!({"after": true})));
     let end = bench.world.equal().await;
-    until(&mut daemon, "what went back is counted", |sample| {
+    until(&mut daemon, "the metric shows the twin that went back", |sample| {
         sample.count("twinsync_twins_went_back_total", "") == 1
     })
     .await;
@@ -125,7 +125,7 @@ async fn after_a_failover_one_device_that_reports_brings_all_of_them_back() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_query_that_is_behind_changes_nothing() {
     let bench = repaired(30).await;
-    // Queries show the hub before anything of the following happened.
+    // The following queries return the hub's state from before the changes.
     bench.world.stack.hub().keep_history(USUAL_HISTORY);
     let daemon = bench.start().await;
     bench.world.apply(create("new"));
@@ -137,7 +137,7 @@ async fn a_query_that_is_behind_changes_nothing() {
     let writes = bench.writes();
     let (code, audit) = bench.audit(&["--repair"]).await;
     assert_eq!((code, of(&audit, "found")), (0, [0; 4]), "{audit:#}");
-    assert!(audit["cleared"].as_u64() >= Some(1), "the query was behind: {audit:#}");
+    assert!(audit["cleared"].as_u64() >= Some(1), "the query must have returned older states: {audit:#}");
     assert_eq!(bench.writes(), writes);
     bench.world.equal().await;
     daemon.stop().await.unwrap_or_else(|error| panic!("{error}"));
@@ -160,13 +160,13 @@ async fn a_twin_that_never_rests_is_compared_all_the_same() {
         number
     };
     let audits = async {
-        until(&mut daemon, "it follows for longer than queries are behind", |sample| {
+        until(&mut daemon, "ten replacements are written", |sample| {
             sample.count("twinsync_writes_total", "kind=\"replace\",outcome=\"written\"") >= 10
         })
         .await;
         let wrong =
             || async { bench.report().await.differences.iter().any(|found| found.path.contains("tags")) };
-        // Whatever queries show, it is older than the document.
+        // All answers to queries are older than the document.
         let stale = Faults { stale_by_ms: 1_000, ..Faults::default() };
         bench.world.stack.registry().set_faults(stale).expect("valid");
         let audit = ["audit", "--json", "--repair", "--tolerance", "1h"];
@@ -190,7 +190,7 @@ async fn a_daemon_audits_by_itself() {
     let setup = bench.setup_with_identity(bench.world.directory.path(), FAST, continuous);
     let mut daemon = setup.start().await.unwrap_or_else(|error| panic!("{error}"));
     bench.world.equal().await;
-    until(&mut daemon, "the audit is done", |sample| {
+    until(&mut daemon, "the metrics show the completed audit and its two differences", |sample| {
         sample.count("twinsync_audit_completed_timestamp_seconds", "") > 0
             && sample.count("twinsync_audit_differences_total", "") == 2
     })
@@ -198,7 +198,7 @@ async fn a_daemon_audits_by_itself() {
     daemon.stop().await.unwrap_or_else(|error| panic!("{error}"));
     let notes = bench.world.files("checkpoints").into_iter().filter(|path| path.ends_with("devkit-hub.json"));
     let reports: Vec<_> = notes.filter(|path| path.to_string_lossy().contains("audit")).collect();
-    assert_eq!(reports.len(), 1, "the report is kept");
+    assert_eq!(reports.len(), 1, "the report is stored");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -207,9 +207,9 @@ async fn single_twins_are_resynced_by_name_or_by_condition() {
     bench.alter("pump-1", |document| document["tags"]["site"] = json!("elsewhere")).await;
     bench.alter("pump-2", |document| document["version"] = json!(77)).await;
     bench.remove("pump-3").await;
-    let looked = bench.run(&["resync", "--device", "pump-1", "--dry-run"]).await;
-    assert_eq!(looked.code, 0, "{}", looked.errors);
-    assert!(looked.out.contains("pump-1  differs (different)"), "{}", looked.out);
+    let dry_run = bench.run(&["resync", "--device", "pump-1", "--dry-run"]).await;
+    assert_eq!(dry_run.code, 0, "{}", dry_run.errors);
+    assert!(dry_run.out.contains("pump-1  differs (different)"), "{}", dry_run.out);
     let one = bench.run(&["resync", "--device", "pump-1"]).await;
     assert!(
         one.out.contains("pump-1  repaired (different)") && one.out.contains("1 twins: 1 repaired"),
@@ -219,7 +219,7 @@ async fn single_twins_are_resynced_by_name_or_by_condition() {
     assert_eq!(
         bench.report().await.different + bench.report().await.missing,
         2,
-        "the others stay as they are"
+        "the other documents must be unchanged"
     );
     let north = bench.run(&["resync", "--where", "tags.site = 'north'"]).await;
     assert!(north.out.contains("pump-2  repaired") && !north.out.contains("pump-3"), "{}", north.out);
@@ -236,7 +236,11 @@ async fn single_twins_are_resynced_by_name_or_by_condition() {
     let deleted = bench.run(&["resync", "--device", "pump-11"]).await;
     assert!(deleted.code == 0 && deleted.out.contains("repaired (extra)"), "{}", deleted.out);
     let again = bench.run(&["resync", "--json", "--device", "pump-11"]).await;
-    assert!(again.code == 0 && again.out.contains("\"equal\""), "a tombstone says so: {}", again.out);
+    assert!(
+        again.code == 0 && again.out.contains("\"equal\""),
+        "a tombstone equals an absent twin: {}",
+        again.out
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -249,7 +253,7 @@ async fn what_expired_behind_a_checkpoint_is_found_by_the_audit_that_follows() {
     }
     bench.world.equal().await;
     daemon.stop().await.unwrap_or_else(|error| panic!("{error}"));
-    // The only change of the valve expires; nothing that is left tells of it.
+    // The only change of the valve expires. No other event is about it.
     bench.world.apply(report("valve", json!({"step": "unseen"})));
     bench.world.apply(Operation::Delete { id: device("pump") });
     let endpoints = bench.world.stack.endpoints();
@@ -266,11 +270,11 @@ async fn what_expired_behind_a_checkpoint_is_found_by_the_audit_that_follows() {
     daemon.stop().await.unwrap_or_else(|error| panic!("{error}"));
 }
 
-/// What the daemon says of the first partition: whether it took it over, each time that it took it or lost it.
+/// The changes of ownership of the first partition in the log: true for each takeover, false for each loss.
 fn first_partition(directory: &Path) -> Vec<bool> {
-    const TOOK: &str = "took a partition over";
+    const TOOK: &str = "took over a partition";
     let log = std::fs::read_to_string(directory.join("log")).expect("readable");
-    let changes = [TOOK, "is not ours any more", "gave a partition up"];
+    let changes = [TOOK, "is not ours any more", "released a partition"];
     let changed = |line: &&str| changes.iter().any(|change| line.contains(change));
     let first = log.lines().filter(|line| line.contains("stream=lifecycle partition=0 ")).filter(changed);
     first.map(|line| line.contains(TOOK)).collect()
@@ -296,7 +300,7 @@ async fn one_of_several_replicas_audits_and_another_goes_on_when_it_dies() {
     for number in 0..10 {
         bench.world.apply(create(&format!("pump-{number}")));
     }
-    // Whoever audits does not come to the end of it.
+    // The audit cannot end, because its queries fail.
     let refused = Faults::of([Fault::answer(503).on(Operations::Queries)]);
     bench.world.stack.registry().set_faults(refused).expect("valid");
     let asks = |sample: &Sample| sample.count("twinsync_registry_calls_total", "purpose=\"audit\"") > 0;
@@ -305,22 +309,25 @@ async fn one_of_several_replicas_audits_and_another_goes_on_when_it_dies() {
         let directory = tempfile::tempdir().expect("a directory");
         let setup = bench.setup(directory.path(), FAST, &shared);
         replicas.push((setup.start().await.unwrap_or_else(|error| panic!("{error}")), directory));
-        until(&mut replicas[0].0, "the first to come audits", asks).await;
+        until(&mut replicas[0].0, "the first replica calls the registry for the audit", asks).await;
     }
     bench.world.equal().await;
     for (daemon, _) in &mut replicas {
-        until(daemon, "its share", |sample| sample.count("twinsync_partitions_owned", "") == 2).await;
+        until(daemon, "the replica owns two partitions", |sample| {
+            sample.count("twinsync_partitions_owned", "") == 2
+        })
+        .await;
     }
-    // The first to come has led, and may have given that partition up.
+    // The first replica owned the first partition at the start, and may have released it since.
     let leader = replicas.iter().position(|(_, directory)| owns_the_first_partition(directory.path()));
-    let leader = leader.expect("somebody owns it");
+    let leader = leader.expect("a replica owns it");
     let (other, directory) = &mut replicas[1];
     let other = other.sample().await.expect("metrics");
-    assert!(has_owned_the_first_partition(directory.path()) || !asks(&other), "one audits, not both");
+    assert!(has_owned_the_first_partition(directory.path()) || !asks(&other), "both replicas audit");
     replicas.remove(leader).0.end(Signal::Kill).await.expect("killed");
     bench.alter("pump-1", |document| document["tags"]["hand"] = json!(true)).await;
     bench.world.stack.registry().set_faults(Faults::default()).expect("valid");
-    until(&mut replicas[0].0, "the other replica audits", |sample| {
+    until(&mut replicas[0].0, "the metric shows the completed audit of the other replica", |sample| {
         sample.count("twinsync_audit_completed_timestamp_seconds", "") > 0
     })
     .await;

@@ -1,4 +1,4 @@
-//! Twins that were there before the daemon.
+//! Twins that existed before the daemon.
 
 use std::time::{Duration, Instant};
 
@@ -13,7 +13,7 @@ use crate::world::{LIMIT, device, plan};
 
 const SITES: [&str; 2] = ["north", "south"];
 
-/// `count` devices with tags, every tenth with a module, all of them written to once.
+/// `count` devices with tags, every tenth with a module. Every device has been changed once.
 fn old_twins(count: usize) -> Vec<Operation> {
     let mut operations = Vec::new();
     for number in 0..count {
@@ -29,7 +29,7 @@ fn old_twins(count: usize) -> Vec<Operation> {
     operations
 }
 
-/// How many devices were there before, unless `TWINSYNC_OLD_TWINS` says otherwise.
+/// Number of devices before the start, unless `TWINSYNC_OLD_TWINS` sets another.
 const OLD_TWINS: usize = 10_000;
 
 fn old_devices() -> usize {
@@ -43,7 +43,7 @@ async fn ten_thousand_twins_from_before_are_filled_in_while_the_streams_run() {
     bench.were_there(&old_twins(devices));
     let started = Instant::now();
     let mut daemon = bench.start().await;
-    // Among the old ones, so that the streams and the backfill meet.
+    // Changes of devices that the backfill also reads.
     for number in (0..devices).step_by(40) {
         let id = device(&format!("old-{number}"));
         let operation = match number % 3 {
@@ -64,7 +64,7 @@ async fn ten_thousand_twins_from_before_are_filled_in_while_the_streams_run() {
     );
     daemon.stop().await.unwrap_or_else(|error| panic!("{error}"));
 
-    // The next start finds nothing to do.
+    // After the next start nothing is left to fill in.
     let (gets, writes) = (bench.gets(), bench.writes());
     let daemon = bench.start().await;
     let ended = bench.run(&["backfill", "--json", "--restart"]).await;
@@ -73,7 +73,7 @@ async fn ten_thousand_twins_from_before_are_filled_in_while_the_streams_run() {
     assert_eq!(
         (bench.gets(), bench.writes()),
         (gets, writes),
-        "what is there and right costs no call to the hub"
+        "a correct document must cost no call to the hub"
     );
     daemon.stop().await.unwrap_or_else(|error| panic!("{error}"));
 }
@@ -85,19 +85,19 @@ async fn a_backfill_that_is_killed_goes_on_where_it_was() {
     let mut killed = bench.spawn(&["backfill"]);
     let started = Instant::now();
     while bench.report().await.documents < 150 {
-        assert!(started.elapsed() < LIMIT, "it fills nothing in");
+        assert!(started.elapsed() < LIMIT, "no document was created");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     killed.kill().await.expect("killed");
     let before = bench.gets();
     let filled = bench.report().await.documents;
-    assert!(filled < 440, "killed half-way: {filled}");
+    assert!(filled < 440, "not killed halfway: {filled}");
     let ended = bench.run(&["backfill", "--json"]).await;
     assert_eq!(ended.code, 0, "{}", ended.errors);
     let counts = ended.json();
     assert_eq!(counts["listed"].as_u64(), Some(440));
     assert_eq!(counts["created"].as_u64(), Some(440 - filled), "{counts}");
-    assert_eq!(bench.gets() - before, 440 - filled, "nothing is asked for twice");
+    assert_eq!(bench.gets() - before, 440 - filled, "each twin must be read once");
     bench.world.equal().await;
 }
 
@@ -119,23 +119,24 @@ async fn a_backfill_shows_how_far_it_is_when_it_is_done_and_what_it_waits_for() 
     bench.were_there(&old_twins(300));
     let daemon = bench.start().await;
     let scan = |found: &Value| found["hubs"][0]["scan"].clone();
-    let found = crate::status::until(&daemon, "it tells when it is done", |found| {
-        scan(found)["doneInSeconds"].is_f64() && scan(found)["waitsFor"].is_string()
-    })
-    .await;
+    let found =
+        crate::status::until(&daemon, "the status shows the estimated end of the backfill", |found| {
+            scan(found)["doneInSeconds"].is_f64() && scan(found)["waitsFor"].is_string()
+        })
+        .await;
     let scan = scan(&found);
     assert_eq!(
         (&scan["what"], &scan["stage"], &scan["outOf"]),
         (&json!("backfill"), &json!("devices"), &json!(300))
     );
     let (rate, left) = (scan["perSecond"].as_f64().expect("a rate"), scan["doneInSeconds"].as_f64());
-    assert!((10.0..40.0).contains(&rate), "20 reads per second are allowed: {scan:#}");
+    assert!((10.0..40.0).contains(&rate), "the rate must be about 20 reads per second: {scan:#}");
     let dealt_with = scan["dealtWith"].as_f64().expect("a count");
-    assert!((left.expect("told") - (300.0 - dealt_with) / rate).abs() < 0.1, "{scan:#}");
-    let waits_for = scan["waitsFor"].as_str().expect("told");
+    assert!((left.expect("known") - (300.0 - dealt_with) / rate).abs() < 0.1, "{scan:#}");
+    let waits_for = scan["waitsFor"].as_str().expect("known");
     assert!(waits_for.contains("share of the hub's quota: 20.0 reads"), "{waits_for}");
     assert!(found["hubs"][0]["doneBy"] == found["replica"]["name"], "{:#}", found["hubs"]);
-    let found = crate::status::until(&daemon, "it is done", |found| {
+    let found = crate::status::until(&daemon, "the status shows the completed backfill", |found| {
         found["hubs"][0]["backfillCompleted"].is_string() && found["hubs"][0]["scan"].is_null()
     })
     .await;

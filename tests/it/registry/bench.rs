@@ -1,4 +1,4 @@
-//! A world whose daemon may ask the hub, commands beside it, and a hand that alters documents.
+//! A world with a registry, commands beside the daemon, and direct changes of documents.
 
 use std::{
     path::Path,
@@ -21,10 +21,10 @@ use serde_json::Value;
 
 use crate::world::{LIMIT, PROGRAM, World, until};
 
-/// A hub that allows as much as the machine can.
+/// A hub with quotas above the speed of this machine.
 pub(crate) const FAST: &str = "tier = \"s3\"\nunits = 10\nshare = 1\n";
 
-/// How a command ended.
+/// Exit code and output of a command.
 pub(crate) struct Ended {
     pub(crate) code: i32,
     pub(crate) out: String,
@@ -45,7 +45,7 @@ pub(crate) struct Bench {
 }
 
 impl Bench {
-    /// With `iothub` as the rest of the section, and `more` TOML after it.
+    /// With `iothub` as the rest of the section `[iothub]`, and `more` TOML after it.
     pub(crate) async fn new(iothub: &str, more: &str) -> Self {
         Self::over(Options::default(), iothub, more).await
     }
@@ -55,14 +55,14 @@ impl Bench {
         Self { world: World::with(Options::default(), more).await }
     }
 
-    /// The same over another local Azure.
+    /// With other options of the local Azure.
     pub(crate) async fn over(options: Options, iothub: &str, more: &str) -> Self {
         let mut bench = Self { world: World::with(options, "").await };
         bench.world.setup = bench.setup(bench.world.directory.path(), iothub, more);
         bench
     }
 
-    /// A daemon's configuration in a directory of its own. It proves who it is by a shared access policy.
+    /// A daemon's configuration in its own directory. It authenticates with a shared access policy.
     pub(crate) fn setup(&self, directory: &Path, iothub: &str, more: &str) -> Setup {
         let endpoints = self.world.stack.endpoints();
         let access = format!("connection_strings = \"{}\"", endpoints.iothub_connection_string);
@@ -88,12 +88,12 @@ impl Bench {
         self.world.start().await
     }
 
-    /// A command that is running.
+    /// Starts a command.
     pub(crate) fn spawn(&self, arguments: &[&str]) -> tokio::process::Child {
         self.spawn_with(&[], arguments)
     }
 
-    /// The same with variables of the environment.
+    /// The same with environment variables.
     pub(crate) fn spawn_with(&self, variables: &[(&str, &str)], arguments: &[&str]) -> tokio::process::Child {
         let mut command = tokio::process::Command::new(PROGRAM);
         command.args(arguments);
@@ -110,7 +110,7 @@ impl Bench {
         self.run_with(&[], arguments).await
     }
 
-    /// The same with variables of the environment.
+    /// The same with environment variables.
     pub(crate) async fn run_with(&self, variables: &[(&str, &str)], arguments: &[&str]) -> Ended {
         let child = self.spawn_with(variables, arguments);
         let output = tokio::time::timeout(LIMIT, child.wait_with_output()).await;
@@ -123,24 +123,24 @@ impl Bench {
         }
     }
 
-    /// Runs `audit --json` with these, and returns exit code and report.
+    /// Runs `audit --json` with these arguments. Returns exit code and report.
     pub(crate) async fn audit(&self, arguments: &[&str]) -> (i32, Value) {
         let all: Vec<_> = ["audit", "--json", "--tolerance", "0s"].iter().chain(arguments).copied().collect();
         let ended = self.run(&all).await;
         (ended.code, ended.json())
     }
 
-    /// Twins that have been there for long: nobody is told of them.
+    /// Applies operations without events, as for twins from before the streams.
     pub(crate) fn were_there(&self, operations: &[Operation]) {
         self.world.stack.hub().apply_unrouted(operations).expect("valid operations");
     }
 
-    /// What differs just now.
+    /// The current differences.
     pub(crate) async fn report(&self) -> Report {
         Box::pin(verify(self.world.stack.endpoints())).await.expect("both can be read")
     }
 
-    /// The whole fleet, one phase right after the other, until the daemon has decided on all of it.
+    /// Runs the whole fleet without pauses between the phases, until the daemon has completed all events.
     pub(crate) async fn fleet(&self, plan: Plan, pace: Pace, daemon: &mut Daemon) {
         let fleet = self.world.stack.fleet();
         fleet.start(plan, pace).expect("the fleet starts");
@@ -156,7 +156,7 @@ impl Bench {
         self.caught_up(daemon).await;
     }
 
-    /// Waits until every event that lies in the broker is completed.
+    /// Waits until every event in the broker is completed.
     pub(crate) async fn caught_up(&self, daemon: &mut Daemon) {
         until(daemon, "every event is completed", |sample| {
             sample.count("twinsync_events_total", "") >= self.world.appended()
@@ -165,7 +165,7 @@ impl Bench {
         .await;
     }
 
-    /// Waits until no document is flagged, whatever else it is.
+    /// Waits until no document is flagged. Documents may differ.
     pub(crate) async fn without_flag(&self) -> Report {
         let started = Instant::now();
         loop {
@@ -178,7 +178,7 @@ impl Bench {
         }
     }
 
-    /// The container, for a hand that does what no program should.
+    /// The container, for direct changes of documents.
     pub(crate) async fn container(&self) -> ContainerClient {
         let endpoints = self.world.stack.endpoints();
         let account = AccountReference::with_authentication_key(
@@ -194,7 +194,7 @@ impl Bench {
         database.container_client(endpoints.container.clone(), None).await.expect("a container")
     }
 
-    /// Alters the document of a device.
+    /// Changes the document of a device.
     pub(crate) async fn alter(&self, device: &str, change: impl FnOnce(&mut Value)) {
         let container = self.container().await;
         let response = container.read_item(device.to_owned(), device, None).await.expect("it is there");
@@ -204,23 +204,23 @@ impl Bench {
         container.upsert_item(device.clone(), &device, &document, None).await.expect("written");
     }
 
-    /// Removes the document of a device.
+    /// Deletes the document of a device.
     pub(crate) async fn remove(&self, device: &str) {
         let container = self.container().await;
         container.delete_item(device.to_owned(), device, None).await.expect("removed");
     }
 
-    /// Point reads that the registry was asked for.
+    /// Number of point reads of the registry.
     pub(crate) fn gets(&self) -> u64 {
         self.world.stack.registry().counters().get("readTwin").map_or(0, |count| count.requests)
     }
 
-    /// Pages of queries that it was asked for.
+    /// Number of query pages of the registry.
     pub(crate) fn queries(&self) -> u64 {
         self.world.stack.registry().counters().get("query").map_or(0, |count| count.requests)
     }
 
-    /// Documents written.
+    /// Number of documents written.
     pub(crate) fn writes(&self) -> u64 {
         let counters = self.world.stack.cosmos().counters();
         let requests = |name| counters.get(name).map_or(0, |count| count.requests);

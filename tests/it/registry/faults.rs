@@ -1,4 +1,4 @@
-//! A registry that fails: everything waits, nothing is changed by mistake.
+//! Faults of the registry: all work waits, and no document is changed by mistake.
 
 use std::time::Duration;
 
@@ -44,7 +44,7 @@ async fn a_registry_that_throttles_fails_hangs_and_breaks_off_delays_everything_
     if code != 0 {
         assert!(
             audit["unknown"].as_u64() > Some(0),
-            "an audit is incomplete only where it says so: {audit:#}"
+            "the report must count the twins that the audit could not compare: {audit:#}"
         );
         let (code, audit) = bench.audit(&["--repair"]).await;
         assert_eq!(code, 0, "{audit:#}");
@@ -83,7 +83,7 @@ async fn a_hub_that_never_answers_deletes_nothing() {
     }
     let after = bench.report().await;
     assert_eq!((after.tombstones, after.different, after.missing), (before.tombstones, before.different, 0));
-    // It answers again, after a while: what waits is done then.
+    // The registry answers again after two seconds. The audit waits for it.
     let a_while = Faults::of([Fault::answer(503).lasting(Duration::from_secs(2))]);
     bench.world.stack.registry().set_faults(a_while).expect("valid");
     let (code, audit) = bench.audit(&["--repair"]).await;

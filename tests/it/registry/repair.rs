@@ -1,4 +1,4 @@
-//! What streams cannot repair by themselves, the hub does.
+//! The registry repairs what the streams cannot.
 
 use devkit::{
     daemon::Signal,
@@ -10,11 +10,11 @@ use serde_json::json;
 use super::bench::{Bench, FAST};
 use crate::world::{create, device, plan, report};
 
-/// The first audit a day after the start: these tests are about repair.
+/// Without audits, because these tests are about repair.
 const NO_AUDIT: &str = "[audit]\ninterval = \"off\"\n";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn loss_and_coalescing_are_repaired_and_what_nobody_knows_of_is_audited() {
+async fn lost_and_coalesced_changes_are_repaired_and_unnoticed_losses_are_audited() {
     let bench = Bench::new(FAST, NO_AUDIT).await;
     let mut daemon = bench.start().await;
     bench.world.stack.hub().set_delivery_faults(DeliveryFaults {
@@ -30,7 +30,7 @@ async fn loss_and_coalescing_are_repaired_and_what_nobody_knows_of_is_audited() 
     assert!(counts.lost > 50 && counts.coalesced > 100, "{counts:?}");
     let repaired = bench.without_flag().await;
     let gets = bench.gets();
-    // The last word about a twin is lost: nothing can tell of that but the hub.
+    // The last event of a twin is lost. Only the hub knows its state then.
     bench.world.stack.hub().set_delivery_faults(DeliveryFaults { lose: 1.0, ..DeliveryFaults::default() });
     for number in 0..4 {
         bench.world.apply(create(&format!("unheard-{number}")));
@@ -62,7 +62,7 @@ async fn loss_and_coalescing_are_repaired_and_what_nobody_knows_of_is_audited() 
         repaired.different + repaired.missing + repaired.extra,
         audit["found"]
     );
-    // Equal, so a second one finds and writes nothing.
+    // All documents are equal, so a second audit finds and writes nothing.
     let writes = bench.writes();
     let (code, audit) = bench.audit(&["--repair"]).await;
     assert_eq!((code, audit["findings"].as_array().map(Vec::len)), (0, Some(0)), "{audit:#}");
@@ -106,9 +106,9 @@ async fn ids_that_come_back_faster_than_the_streams_agree_are_repaired_by_the_hu
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn flag_that_a_restart_has_forgotten_are_found_in_the_documents() {
+async fn flags_are_found_in_the_documents_after_a_restart() {
     let bench = Bench::new(FAST, NO_AUDIT).await;
-    // The hub does not answer, so nothing is repaired before the end.
+    // The hub does not answer, so nothing is repaired before the restart.
     let silent = devkit::iothub::api::Faults::of([devkit::iothub::api::Fault::answer(503)]);
     bench.world.stack.registry().set_faults(silent).expect("valid");
     let mut daemon = bench.start().await;
@@ -117,7 +117,7 @@ async fn flag_that_a_restart_has_forgotten_are_found_in_the_documents() {
         bench.world.apply(report(id, json!({"seen": true})));
     }
     bench.caught_up(&mut daemon).await;
-    assert_eq!(bench.report().await.different, 2, "two partial documents");
+    assert_eq!(bench.report().await.different, 2, "there must be two partial documents");
     daemon.end(Signal::Kill).await.expect("killed");
     bench.world.stack.registry().set_faults(devkit::iothub::api::Faults::default()).expect("valid");
     let daemon = bench.start().await;

@@ -1,4 +1,4 @@
-//! The share of the hub's quota is that of all replicas together.
+//! All replicas together use one share of the hub's quota.
 
 use std::time::{Duration, Instant};
 
@@ -17,7 +17,7 @@ const TWENTY: &str = "tier = \"s1\"\nunits = 1\nshare = \"0.2\"\n";
 const PER_SECOND: f64 = 20.0;
 
 async fn has(daemon: &mut Daemon, replicas: u64, share: f64) {
-    until(daemon, &format!("{replicas} replicas, a share of {share}"), |sample| {
+    until(daemon, &format!("the metrics show {replicas} replicas and a share of {share}"), |sample| {
         sample.count("twinsync_replicas_alive", "") == replicas
             && (sample.sum("twinsync_registry_share", "") - share).abs() < 1e-9
             && (sample.sum("twinsync_request_units_per_second_limit", "") - share * 1e6).abs() < 1e-3
@@ -25,7 +25,7 @@ async fn has(daemon: &mut Daemon, replicas: u64, share: f64) {
     .await;
 }
 
-/// Devices `from` to `to` whose creation nobody was told of: each is asked about once.
+/// Devices `from` to `to` without a create event. Each needs one point read.
 fn unheard(bench: &Bench, from: usize, to: usize) {
     let ids: Vec<_> = (from..to).map(|number| device(&format!("pump-{number}"))).collect();
     let created: Vec<_> = ids.iter().map(|id| Operation::Create { id: id.clone(), twin: None }).collect();
@@ -35,7 +35,7 @@ fn unheard(bench: &Bench, from: usize, to: usize) {
     }
 }
 
-/// Waits until all are repaired; the time from the first to the last of `gets` point reads.
+/// Waits for `gets` point reads. Returns the time from the first to the last of them.
 async fn repaired(bench: &Bench, gets: u64) -> Duration {
     let (before, waited) = (bench.gets(), Instant::now());
     let (mut first, mut last, mut seen) = (None, Instant::now(), before);
@@ -73,7 +73,7 @@ async fn two_replicas_use_no_more_of_the_quota_than_one() {
     }
     unheard(&bench, 0, 160);
     let took = repaired(&bench, 160).await;
-    // What one bucket of twenty, or two of ten, may have saved up.
+    // The unused quota that one bucket of twenty or two of ten may have saved before.
     let least = (160.0 - PER_SECOND) / PER_SECOND - 0.5;
     assert!(took.as_secs_f64() >= least, "{took:?}, not {least} s");
     println!("two replicas: 160 point reads in {took:?}");

@@ -1,4 +1,4 @@
-//! Checkpoints and leases, as blobs hold them: one order of writes, and ETags for leases.
+//! Checkpoints and leases as in blobs: a single order of writes, and ETags for leases.
 
 use std::{sync::Arc, time::Duration};
 
@@ -17,7 +17,7 @@ use crate::{
     world::{Invariant, Lease, Place, Service, World},
 };
 
-/// `lease.duration` as shipped, in ticks.
+/// The default of `lease.duration`, in ticks.
 const LEASE: i64 = 30 * SECOND;
 
 pub(crate) struct Checkpoints {
@@ -26,7 +26,7 @@ pub(crate) struct Checkpoints {
     pub(crate) shared: bool,
 }
 
-/// What the store is asked to change.
+/// A change of the store.
 #[derive(Clone)]
 enum Change {
     Claim(Ownership),
@@ -43,7 +43,7 @@ fn trouble(throttled: bool) -> Error {
 }
 
 impl Checkpoints {
-    /// Trouble that a request meets before it is performed.
+    /// Faults of a request before it is performed.
     async fn refused(&self, step: Step) -> std::result::Result<Step, Error> {
         let world = &self.link.world;
         let away = world.is_away(Service::Storage, &self.link.name);
@@ -75,7 +75,7 @@ impl Checkpoints {
     }
 }
 
-/// `None`: the condition did not hold, or there is nothing to return.
+/// Returns `None` if the condition did not hold or there is nothing to return.
 fn perform(world: &World, asker: &str, change: &Change) -> Option<Ownership> {
     let now = world.now();
     match change {
@@ -91,7 +91,7 @@ fn perform(world: &World, asker: &str, change: &Change) -> Option<Ownership> {
                 let etag = inner.etags;
                 inner.leases.insert(place.clone(), Lease { owner: owner.clone(), etag });
                 if owner.is_empty() {
-                    // Whoever gave it back has had it.
+                    // A replica that releases its lease has no claim any more.
                     inner.claims.retain(|(of, by), _| *of != place || *by != asker);
                 } else {
                     inner.claims.insert((place.clone(), owner.clone()), now);
@@ -105,7 +105,7 @@ fn perform(world: &World, asker: &str, change: &Change) -> Option<Ownership> {
         Change::Checkpoint { place, number, offset } => {
             world.lock().checkpoints.insert(place.clone(), (*number, offset.clone()));
             world.tell(format!("checkpoint {}/{} = {number} at {offset}", place.0, place.1));
-            world.look_at_checkpoint(place, *number, offset);
+            world.check_checkpoint(place, *number, offset);
             None
         }
     }

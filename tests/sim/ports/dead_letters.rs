@@ -43,7 +43,7 @@ impl DeadLetters for DeadLetterStore {
     }
 }
 
-/// Nobody reads them back here.
+/// The simulation never reads dead letters.
 #[async_trait]
 impl DeadLetterArchive for DeadLetterStore {
     async fn partitions(&self) -> Result<Vec<PartitionId>, ArchiveError> {

@@ -1,4 +1,5 @@
-//! The document store: one order of writes, conditions, and sessions whose reads may be behind.
+//! The document store: a single order of writes, conditional writes, and reads that may be older, as far as
+//! their session allows.
 
 use std::{num::NonZeroU32, sync::Arc, sync::atomic::Ordering, time::Duration};
 
@@ -23,17 +24,17 @@ use crate::{
     world::{Inner, Service, Version, World},
 };
 
-/// After this, a request has no answer.
+/// Time limit of a request.
 const LIMIT: Duration = Duration::from_secs(5);
 
 pub(crate) struct Documents(pub(crate) Arc<Link>);
 
-/// What is written.
+/// A write.
 #[derive(Clone)]
 struct Put {
     key: TwinKey,
     json: Arc<str>,
-    /// The version that must be there; `None`: nothing may be there.
+    /// The ETag that must be stored. `None`: no document may be stored.
     over: Option<String>,
 }
 
@@ -55,7 +56,7 @@ fn etag(number: u64) -> String {
     format!("\"{number}\"")
 }
 
-/// Writes, if the condition holds; says where the store is afterwards.
+/// Writes if the condition holds. Returns the number of writes so far and the outcome.
 fn put(inner: &mut Inner, put: &Put, now: i64) -> (u64, Result<u64, ()>) {
     let newest = inner.documents.get(&put.key).and_then(|versions| versions.last());
     let present = newest.filter(|newest| !newest.has_expired(now)).map(|newest| newest.number);
@@ -74,7 +75,7 @@ fn put(inner: &mut Inner, put: &Put, now: i64) -> (u64, Result<u64, ()>) {
 }
 
 impl Documents {
-    /// Trouble that a request meets before it is performed.
+    /// Faults of a request before it is performed.
     async fn meets_trouble(&self) -> Option<StoreError> {
         let world = &self.0.world;
         if world.draws(Fault::StoreThrottles) {
@@ -134,7 +135,7 @@ impl Documents {
         })
     }
 
-    /// The place in the order of writes that a read shows.
+    /// The write up to which a read shows the store.
     fn view(&self) -> u64 {
         let link = &self.0;
         let newest = link.world.lock().writes;
@@ -146,13 +147,13 @@ impl Documents {
     }
 }
 
-/// The version of an item that was the newest one at that place, unless its time to live is over.
+/// The newest version at that write, unless it has expired.
 fn at(versions: &[Version], view: u64, now: i64) -> Option<&Version> {
     let newest = versions.iter().rev().find(|version| version.number <= view);
     newest.filter(|newest| !newest.has_expired(now))
 }
 
-/// What a scan says of an item, if it is one of those. It does not matter whether the rest of it can be read.
+/// The scanned fields of an item that belongs to the scan. The rest of the item may be unreadable.
 fn scanned(which: Which, key: &TwinKey, json: &str) -> Option<Scanned> {
     let item: Value = serde_json::from_str(json).expect("what was written is JSON");
     let sync = &item["sync"];
@@ -193,7 +194,7 @@ impl TwinStore for Documents {
                 match Item::of(item, key) {
                     Item::Document(document) => Read::Present(Arc::from(document), ETag(etag(number))),
                     Item::Damaged(reason) => Read::Damaged(ETag(etag(number)), reason),
-                    other => panic!("what was written reads as {other:?}"),
+                    other => panic!("a written document is read as {other:?}"),
                 }
             }
         })
@@ -258,11 +259,11 @@ impl TwinStore for Documents {
     }
 }
 
-/// Pages of so many documents, so that there are several.
+/// Documents per page, few enough that there are several pages.
 const CHANGES: usize = 3;
 
 impl Documents {
-    /// A page of what was written behind a place, and whether there was anything.
+    /// A page of the writes after `behind`, and whether there were any.
     async fn changed(&self, behind: u64) -> Charged<Result<Changed, SelectError>> {
         let link = &self.0;
         let step = link.begin(&format!("changes behind {behind}")).await;

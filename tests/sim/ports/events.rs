@@ -1,4 +1,4 @@
-//! Event Hubs: partitions that only grow, and connections that break, hang and go back.
+//! Event Hubs: partitions, and connections that break, hang and deliver again.
 
 use std::{sync::Arc, time::Duration};
 
@@ -29,7 +29,7 @@ impl Hub {
         (self.name.clone(), partition.to_owned())
     }
 
-    /// Asks something, which may fail.
+    /// Makes a management request, which may fail.
     async fn ask(&self, what: &str) -> Result<(), SourceError> {
         let step = self.link.begin(what).await;
         let away = self.link.world.is_away(Service::EventHubs, &self.link.name);
@@ -83,9 +83,7 @@ impl EventSource for Hub {
             match start {
                 Start::Earliest => 0,
                 Start::After(number) => number.0 + 1,
-                Start::At(position) => {
-                    log.at_offset(position.offset.parse().expect("an offset that was told"))
-                }
+                Start::At(position) => log.at_offset(position.offset.parse().expect("a known offset")),
             },
         );
         drop(inner);
@@ -98,13 +96,13 @@ impl EventSource for Hub {
 struct Connection {
     link: Arc<Link>,
     place: Place,
-    /// Which of the partitions of this name it was opened to.
+    /// Identifies the partition among those of this name that were created one after another.
     era: i64,
     next: usize,
 }
 
 impl Connection {
-    /// What is there to be delivered. Fails when the Event Hub is not the one any more that it was opened to.
+    /// The next events. Fails if the Event Hub was created again after the connection was opened.
     fn there(&mut self) -> Result<Vec<Message>, SourceError> {
         let most = 1 + self.link.world.below(40) as usize;
         let inner = self.link.world.lock();

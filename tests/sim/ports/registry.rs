@@ -1,4 +1,4 @@
-//! The IoT hub's own word: point reads that are current, queries that need not be.
+//! The registry of the IoT hub: point reads are current, queries may be older.
 
 use std::{sync::Arc, time::Duration};
 
@@ -19,7 +19,7 @@ use crate::{
     world::Service,
 };
 
-/// Rows of a page.
+/// Rows per page.
 const ROWS: usize = 3;
 
 pub(crate) struct Registry {
@@ -91,7 +91,8 @@ impl TwinRegistry for Registry {
         let step = self.link.begin(&format!("query {query} from {from:?}")).await;
         let step = self.refused(step).await.map_err(QueryError::StoreError)?;
         let modules = query.contains("devices.modules");
-        // A page begins behind the last twin of the one before, whatever has come and gone since.
+        // A page starts after the last twin of the previous page. Twins may have been created and deleted
+        // since.
         let mut rows: Vec<Row> = {
             let inner = self.link.world.lock();
             let twins = inner.hubs.iter().flat_map(|hub| hub.twins.iter());

@@ -1,4 +1,4 @@
-//! A certificate authority of one run, for services on loopback that have to speak TLS.
+//! A certificate authority for one run, for services on loopback that need TLS.
 
 use std::{
     fs, io,
@@ -7,18 +7,18 @@ use std::{
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
 
-/// Files of a service's certificate, and of the authority that vouches for it.
+/// Files of a service's certificate, and of the authority that issued it.
 #[derive(Debug, Clone)]
 pub(super) struct Files {
-    /// What a client has to trust.
+    /// The certificate that a client has to trust.
     pub(super) authority: PathBuf,
-    /// What the service shows.
+    /// The certificate of the service.
     pub(super) certificate: PathBuf,
-    /// Its private key.
+    /// The private key of the service.
     pub(super) key: PathBuf,
 }
 
-/// Makes an authority and a certificate for loopback, below `folder`. The authority's key is forgotten at once.
+/// Makes an authority and a certificate for loopback, in `folder`. The authority's key is not stored.
 pub(super) fn make(folder: &Path) -> io::Result<Files> {
     let failed = |error: rcgen::Error| io::Error::other(error);
     let mut authority = CertificateParams::new(Vec::new()).map_err(failed)?;

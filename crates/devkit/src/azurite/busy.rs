@@ -1,4 +1,4 @@
-//! Blob storage over its limits: every request is answered with the error of a service that asks for less.
+//! Blob storage that is over its limits: every request is answered with 503 `ServerBusy`.
 
 use std::{io, net::SocketAddr};
 
@@ -11,11 +11,12 @@ use axum::{
 use tokio::net::TcpListener;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-/// The error of Blob Storage for an account or a partition of it that gets more requests than it may (its error codes,
+/// The error of Blob Storage for too many requests to an account or one of its partitions (its error codes,
 /// `ServerBusy`).
 const BODY: &str = "<?xml version=\"1.0\" encoding=\"utf-8\"?><Error><Code>ServerBusy</Code><Message>The server is busy.</Message></Error>";
 
-/// A service that does nothing but throttle. Put it behind a [`Proxy`](crate::proxy::Proxy) in the place of the real one.
+/// A service that throttles every request. A [`Proxy`](crate::proxy::Proxy) can forward to it instead of to the real
+/// service.
 #[derive(Debug)]
 pub struct Busy {
     address: SocketAddr,
@@ -35,13 +36,13 @@ impl Busy {
         Ok(Self { address, _stop: stop.drop_guard() })
     }
 
-    /// Where it listens.
+    /// The address that it listens on.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 }
 
-/// The body is taken first: a connection that is closed under an upload looks like another fault.
+/// Reads the body first: if the connection were closed during an upload, the client would see another error.
 async fn refuse(_body: Bytes) -> Response {
     let headers = [(header::CONTENT_TYPE.as_str(), "application/xml"), ("x-ms-error-code", "ServerBusy")];
     (StatusCode::SERVICE_UNAVAILABLE, headers, BODY).into_response()

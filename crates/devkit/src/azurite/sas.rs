@@ -1,4 +1,4 @@
-//! Shared access signatures for Azurite's one account, whose key everybody knows.
+//! Shared access signatures for Azurite's only account, whose key is public.
 //!
 //! The strings to sign are those of Azure Storage's REST reference, "Create an account SAS" and "Create a service SAS",
 //! for version 2020-12-06 and later.
@@ -12,19 +12,19 @@ use url::form_urlencoded;
 /// The development account.
 pub(super) const ACCOUNT: &str = "devstoreaccount1";
 
-/// Its key, as published by Microsoft. It opens nothing but emulators.
+/// The key of the account, as published by Microsoft. It is valid for emulators only.
 const KEY: &[u8] =
     b"Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==";
 
-/// The version whose rules the signatures follow.
+/// The API version whose rules the signatures follow.
 const VERSION: &str = "2021-12-02";
 
-/// What a signature allows, in the order that the service insists on: `racwdl`.
+/// The permissions of a signature. The service requires their letters in the order `racwdl`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Permissions {
     /// Read and list.
     Read,
-    /// Everything with blobs: read, add, create, write, delete, list.
+    /// Everything that can be done with blobs: read, add, create, write, delete, list.
     All,
 }
 
@@ -37,7 +37,7 @@ impl Permissions {
     }
 }
 
-/// Until when a signature is good.
+/// How long a signature is valid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Validity {
     /// For a year.
@@ -47,7 +47,7 @@ pub enum Validity {
 }
 
 impl Validity {
-    /// The end in the form `2031-05-04T10:00:00Z`.
+    /// The time of expiry in the form `2031-05-04T10:00:00Z`.
     fn end(self) -> String {
         let now = OffsetDateTime::now_utc();
         let end = match self {
@@ -59,7 +59,7 @@ impl Validity {
     }
 }
 
-/// The query of a signature for the account's blob service: containers and blobs, everything.
+/// The query string of a signature for the account's blob service, with all permissions for containers and blobs.
 pub(super) fn account(validity: Validity) -> String {
     let (permissions, services, types, end) = ("rwdlac", "b", "sco", validity.end());
     let (start, address, protocol, encryption_scope) = ("", "", "http,https", "");
@@ -88,7 +88,7 @@ pub(super) fn account(validity: Validity) -> String {
     ])
 }
 
-/// The query of a signature for the blobs of one container.
+/// The query string of a signature for the blobs of one container.
 pub(super) fn container(container: &str, permissions: Permissions, validity: Validity) -> String {
     let (resource, protocol, end) = ("c", "http,https", validity.end());
     let canonical = format!("/blob/{ACCOUNT}/{container}");

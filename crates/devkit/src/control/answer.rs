@@ -1,4 +1,4 @@
-//! What the control port answers when something is wrong, and how it reads bodies.
+//! Error answers of the control port, and parsing of bodies.
 
 use axum::{
     Json,
@@ -82,7 +82,7 @@ impl From<FailoverError> for Problem {
                 StatusCode::CONFLICT,
                 "history_off",
                 format!(
-                    "{error}; here that is `devkit up --history {USUAL_HISTORY}` or `PUT /history {{\"changes\": {USUAL_HISTORY}}}`"
+                    "{error}: use `devkit up --history {USUAL_HISTORY}` or `PUT /history {{\"changes\": {USUAL_HISTORY}}}`"
                 ),
             ),
             FailoverError::NotDelivered(error) => error.into(),
@@ -140,7 +140,7 @@ impl From<QueryRejection> for Problem {
     }
 }
 
-/// Reads a JSON body, whatever content type it says it is.
+/// Parses a JSON body, whatever its content type is.
 pub(super) fn read<T: DeserializeOwned>(body: &Bytes) -> Result<T, Problem> {
     serde_json::from_slice(body)
         .map_err(|error| Problem::bad_request(format!("the body is not as expected: {error}")))

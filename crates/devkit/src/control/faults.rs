@@ -1,4 +1,4 @@
-//! Fault switches and counters over the control port.
+//! Injected faults and counters over the control port.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -60,36 +60,36 @@ pub(super) async fn reset_cosmos_counters(State(parts): State<Arc<Parts>>) -> Js
     Json(json!({ "status": "ok" }))
 }
 
-/// One fault of the broker, done once.
+/// One fault of the broker.
 #[derive(Deserialize)]
 #[serde(tag = "fault", rename_all = "camelCase", rename_all_fields = "camelCase", deny_unknown_fields)]
 enum BrokerFault {
     /// Cuts every connection.
     DropConnections,
-    /// Refuses new connections for a while; 0 ends it.
+    /// Refuses new connections for this time. 0 ends it.
     RefuseConnections { seconds: f64 },
-    /// Closes the links of a partition's receivers, with an error condition or without.
+    /// Closes the links of a partition's receivers, with or without an error condition.
     CloseReceivers {
         hub: String,
         partition: u16,
         #[serde(default)]
         condition: Option<String>,
     },
-    /// Answers the next requests to authorize with 401.
+    /// Answers the next put-token requests with 401.
     RefuseTokens { count: u32 },
-    /// Closes the link instead of answering the next requests to authorize.
+    /// Closes the link instead of answering the next put-token requests.
     CloseTokenLinks { count: u32 },
-    /// Holds back a partition's deliveries.
+    /// Stops the deliveries of a partition.
     Stall { hub: String, partition: u16 },
     /// Ends a stall.
     Release { hub: String, partition: u16 },
-    /// Appends something that no client can decode.
+    /// Appends a delivery that no client can decode.
     AppendUndecodable { hub: String, partition: u16 },
-    /// Drops the events before a sequence number, as the end of their retention does.
+    /// Removes the events before a sequence number, as if their retention had ended.
     ExpireBefore { hub: String, partition: u16, sequence_number: i64 },
-    /// Deletes an Event Hub and creates it anew.
+    /// Deletes an Event Hub and creates it again.
     Recreate { hub: String },
-    /// Adds partitions to an Event Hub; keys belong to other partitions from then on.
+    /// Adds partitions to an Event Hub. Most partition keys move to other partitions.
     AddPartitions { hub: String, count: u16 },
 }
 

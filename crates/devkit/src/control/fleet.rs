@@ -15,7 +15,7 @@ use crate::{
     parts::Parts,
 };
 
-/// A plan and how fast to carry it out: `rate` in events per second; absent, as fast as possible.
+/// A plan, and its rate in events per second. `None`: as fast as possible.
 #[derive(Deserialize, Serialize)]
 struct Request {
     #[serde(flatten)]

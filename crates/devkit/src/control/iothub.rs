@@ -1,4 +1,4 @@
-//! The hub's hidden sides over the control port: what changes without events, its past, and its service API.
+//! Requests about the hub itself: fields that change without events, its history, and its service API.
 
 use axum::{Json, body::Bytes};
 use serde::{Deserialize, Serialize};
@@ -28,9 +28,9 @@ pub(super) async fn change_identity(
 
 pub(super) async fn bring_in(Which(hub): Which, body: Bytes) -> Result<Json<Imported>, Problem> {
     let plan: Import = read_body(&body)?;
-    // Seconds of work for a large hub, which would keep every other request of this thread waiting.
+    // For a large hub this takes seconds, during which it would block all other requests of this thread.
     let imported = tokio::task::spawn_blocking(move || import(hub.service(), &plan)).await;
-    let imported = imported.map_err(|_| Problem::internal("the import did not come to its end"))?;
+    let imported = imported.map_err(|_| Problem::internal("the import ended with a panic"))?;
     Ok(Json(imported?))
 }
 

@@ -121,7 +121,7 @@ fn decode(continuation: &str) -> Result<TwinId, Problem> {
     let names: Option<(String, Option<String>)> =
         URL_SAFE_NO_PAD.decode(continuation).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
     let Some((device, module)) = names else {
-        return Err(Problem::bad_request("the continuation is not one that this port gave out"));
+        return Err(Problem::bad_request("this continuation was not returned by this port"));
     };
     Ok(Names { device, module }.id()?)
 }

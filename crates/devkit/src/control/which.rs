@@ -1,4 +1,4 @@
-//! Which of the IoT hubs a request is about.
+//! Which of the IoT hubs a request refers to.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use serde::Deserialize;
 use super::answer::Problem;
 use crate::parts::{IotHub, Parts};
 
-/// The IoT hub that `?hub=NAME` names, or the first one.
+/// The IoT hub that `?hub=NAME` names. Without it, the first one.
 pub(super) struct Which(pub(super) Arc<IotHub>);
 
 #[derive(Deserialize)]

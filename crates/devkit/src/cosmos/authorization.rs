@@ -1,14 +1,14 @@
 //! Cosmos DB's master-key authorization: `type=master&ver=1.0&sig=<HMAC-SHA256>`, form-encoded in the header.
 //!
-//! The signature covers verb, resource type, resource link and date, as Microsoft's page "Access control on Azure
-//! Cosmos DB resources" lays down.
+//! The signature covers verb, resource type, resource link and date, as described in Microsoft's page "Access
+//! control on Azure Cosmos DB resources".
 
 use axum::http::{HeaderMap, Method};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use hmac::{Hmac, Mac};
 use sha2::Sha256;
 
-/// Why a request is not authorized. The text goes to the client, so it holds no signature.
+/// Why a request is not authorized. The text is sent to the client, so it contains no signature.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Refusal {
     #[error("the request has no authorization header")]
@@ -21,22 +21,23 @@ pub(super) enum Refusal {
     WrongSignature,
 }
 
-/// An account's key, decoded.
+/// The decoded key of an account.
 pub(super) struct MasterKey(Vec<u8>);
 
 impl MasterKey {
-    /// Reads the key as clients are given it, in base64.
+    /// Parses the key in base64, the form in which clients receive it.
     pub(super) fn parse(base64: &str) -> Result<Self, base64::DecodeError> {
         STANDARD.decode(base64).map(Self)
     }
 
-    /// Whether the request is signed with this key. `path` is the request's path as it came, percent-encoded.
+    /// Checks that the request is signed with this key. `path` is the request's path, still percent-encoded.
     pub(super) fn verify(&self, method: &Method, path: &str, headers: &HeaderMap) -> Result<(), Refusal> {
         let header = text(headers, "authorization").ok_or(Refusal::Missing)?;
         let signature = signature(header).ok_or(Refusal::Malformed)?;
         let date = text(headers, "x-ms-date").or_else(|| text(headers, "date")).ok_or(Refusal::NoDate)?;
         let decoded = percent_decode(path);
-        // Clients sign the ids themselves, not their escaped form; some sign the form they put into the path.
+        // Clients sign the ids themselves, not their escaped form. Some sign the form that they put into the
+        // path.
         let matches = [decoded.as_str(), path].iter().any(|path| self.signs(method, path, date, &signature));
         if matches { Ok(()) } else { Err(Refusal::WrongSignature) }
     }
@@ -48,7 +49,7 @@ impl MasterKey {
             method.as_str().to_ascii_lowercase(),
             date.to_ascii_lowercase()
         );
-        // An HMAC takes a key of any length; the comparison takes the same time for any signature.
+        // An HMAC accepts a key of any length. The comparison takes the same time for every signature.
         Hmac::<Sha256>::new_from_slice(&self.0)
             .is_ok_and(|mac| mac.chain_update(payload).verify_slice(signature).is_ok())
     }
@@ -61,7 +62,7 @@ fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
 fn signature(header: &str) -> Option<Vec<u8>> {
     let (mut is_master, mut signature) = (false, None);
     let decoded = form_decode(header);
-    // The signature is base64 and may hold `=`, so each part ends at its first `=` only.
+    // The signature is base64 and may contain `=`, so each part is split at its first `=` only.
     for part in decoded.split('&') {
         match part.split_once('=')? {
             ("type", kind) => is_master = kind == "master",
@@ -72,7 +73,7 @@ fn signature(header: &str) -> Option<Vec<u8>> {
     signature.filter(|_| is_master)
 }
 
-/// The resource type and the link it is signed under: of a feed, the link of its parent.
+/// The resource type and the link that are signed. For a feed, this is the link of its parent.
 fn resource(path: &str) -> (&str, &str) {
     let link = path.trim_matches('/');
     let segments: Vec<&str> = link.split('/').collect();

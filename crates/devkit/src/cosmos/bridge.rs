@@ -1,4 +1,4 @@
-//! One HTTP request in, one HTTP answer out.
+//! Handles one HTTP request with the emulator.
 
 use std::sync::Arc;
 
@@ -17,41 +17,41 @@ use super::{
     ELSEWHERE,
     authorization::MasterKey,
     counters::{Counting, Marks},
-    faults::{Answer, Disguise, Injector, Moment, Operation, Pretence},
+    faults::{Answer, ContainerOverrides, Injector, Moment, Operation, Overrides},
     headers::{PARTITION_KEY, STRATEGY},
     price::{Asked, Ledger, Throughput},
     reply::Reply,
     stale_reads::StaleReads,
 };
 
-/// Far over the service's limit of 2 MiB per document, which the emulator checks itself.
+/// Much larger than the service's limit of 2 MiB per document, which the emulator checks.
 const LARGEST_BODY_BYTES: usize = 16 * 1024 * 1024;
 
-/// The host name that the second write region goes by.
+/// The host name of the second write region.
 const ELSEWHERE_HOST: &str = "localhost";
 const REQUEST_CHARGE: &str = "x-ms-request-charge";
 
-/// What the handler of requests works with.
+/// The state that requests need.
 pub(super) struct Account {
     pub(super) emulator: InMemoryEmulatorHttpClient,
-    /// What clients dial; the emulator finds its region by it.
+    /// The address that clients connect to. The emulator determines its region from it.
     pub(super) url: Url,
-    /// Absent: requests are not checked.
+    /// `None`: authorization is not checked.
     pub(super) key: Option<MasterKey>,
     pub(super) counting: Counting,
     pub(super) injector: Injector,
     pub(super) stale_reads: StaleReads,
-    /// Prices what is asked.
+    /// Computes the request units.
     pub(super) ledger: Ledger,
-    /// Absent: nothing is throttled.
+    /// `None`: nothing is throttled.
     pub(super) throughput: Option<Throughput>,
-    /// What the container says of its index.
+    /// The indexing policy that the container reports.
     pub(super) indexing_policy: Value,
 }
 
 pub(super) async fn handle(State(account): State<Arc<Account>>, request: Request) -> Response {
     let operation = Operation::of(request.method(), request.uri().path(), request.headers());
-    // HTTP/2 has it in the target instead.
+    // HTTP/2 has the host in the target instead.
     let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
     let host = host.or_else(|| request.uri().host());
     let mut marks = Marks {
@@ -71,7 +71,7 @@ pub(super) async fn handle(State(account): State<Arc<Account>>, request: Request
 }
 
 impl Account {
-    /// The answer, with the request units that are charged for it.
+    /// Returns the answer, with its request units.
     async fn answer(&self, operation: Operation, request: Request) -> Reply {
         let (parts, body) = request.into_parts();
         if let Some(key) = &self.key
@@ -95,17 +95,17 @@ impl Account {
                 return problem(StatusCode::PAYLOAD_TOO_LARGE, "RequestEntityTooLarge", &error.to_string());
             }
         };
-        let pretence = verdict.pretence;
+        let overrides = verdict.overrides;
         let path = parts.uri.path();
         if operation == Operation::Read
-            && pretence.is_behind()
-            && let Some(reply) = self.stale_reads.answer(path, &parts.headers, pretence.is_session())
+            && overrides.is_behind()
+            && let Some(reply) = self.stale_reads.answer(path, &parts.headers, overrides.is_session())
         {
             return reply;
         }
-        let written = pretence.is_behind().then(|| document_path(operation, path, &body)).flatten();
+        let written = overrides.is_behind().then(|| document_path(operation, path, &body)).flatten();
         let before = match &written {
-            Some(path) => Some(self.look(path, &parts.headers).await),
+            Some(path) => Some(self.read_document(path, &parts.headers).await),
             None => None,
         };
         let target = parts.uri.path_and_query().map_or("/", |target| target.as_str());
@@ -120,19 +120,19 @@ impl Account {
         let mut reply = self.dispatch(&request).await;
         self.price(asked, &mut reply);
         if let (Some(path), Some(before), true) = (written, before, reply.status.is_success()) {
-            self.stale_reads.wrote(&path, before, &reply, pretence.stale_reads);
+            self.stale_reads.wrote(&path, before, &reply, overrides.stale_reads);
         }
         if operation == Operation::Metadata && reply.status.is_success() {
             match path.trim_matches('/').split('/').collect::<Vec<_>>().as_slice() {
-                [""] => self.disguise(&pretence, &mut reply),
+                [""] => self.override_account(&overrides, &mut reply),
                 ["dbs", _, "colls", _] if parts.method == Method::GET => {
-                    self.disguise_container(&pretence.container, &mut reply);
+                    self.override_container(&overrides.container, &mut reply);
                 }
                 _ => {}
             }
         }
         match verdict.answer {
-            // A failure is told as it is: there is no success to hide.
+            // An error of the emulator is passed on: there is no success to hide.
             Some(answer) if reply.status.is_success() => {
                 Reply { request_units: reply.request_units, is_scan: reply.is_scan, ..faulty(answer) }
             }
@@ -140,7 +140,7 @@ impl Account {
         }
     }
 
-    /// The refusal of a request for which no throughput is left.
+    /// Returns a refusal if no throughput is left for the request.
     fn throttle(&self, asked: Asked<'_>) -> Option<Reply> {
         if asked.operation == Operation::Metadata {
             return None;
@@ -156,7 +156,7 @@ impl Account {
         }))
     }
 
-    /// Charges what a request costs, where that is known better than the emulator does.
+    /// Sets the request units of a reply, if the model gives a better price than the emulator.
     fn price(&self, asked: Asked<'_>, reply: &mut Reply) {
         if let Some(charge) = self.ledger.charge(asked, reply) {
             (reply.request_units, reply.is_scan) = (charge.request_units, charge.is_scan);
@@ -170,8 +170,8 @@ impl Account {
         }
     }
 
-    /// What a read of this document would be answered with.
-    async fn look(&self, path: &str, headers: &HeaderMap) -> Reply {
+    /// The answer to a read of this document.
+    async fn read_document(&self, path: &str, headers: &HeaderMap) -> Reply {
         let needed = [PARTITION_KEY, "x-ms-version"]
             .into_iter()
             .filter_map(|name| Some((HeaderName::from_static(name), headers.get(name)?.clone())));
@@ -181,21 +181,21 @@ impl Account {
         }
     }
 
-    /// Makes the account say of itself what the faults want it to say.
-    fn disguise(&self, pretence: &Pretence, reply: &mut Reply) {
-        if pretence.consistency.is_none() && !pretence.multi_write {
+    /// Changes the account's properties as the faults require.
+    fn override_account(&self, overrides: &Overrides, reply: &mut Reply) {
+        if overrides.consistency.is_none() && !overrides.multi_write {
             return;
         }
         let Ok(mut account) = serde_json::from_slice::<Value>(&reply.body) else {
             return;
         };
-        if let Some(level) = pretence.consistency {
+        if let Some(level) = overrides.consistency {
             account["userConsistencyPolicy"]["defaultConsistencyLevel"] = json!(level);
         }
-        if pretence.multi_write {
+        if overrides.multi_write {
             account["enableMultipleWriteLocations"] = json!(true);
             let mut url = self.url.clone();
-            // The port is open on this name as well.
+            // The port is reachable under this name as well.
             if url.set_host(Some(ELSEWHERE_HOST)).is_ok() {
                 let elsewhere = json!({"name": ELSEWHERE, "databaseAccountEndpoint": url.as_str()});
                 for locations in ["writableLocations", "readableLocations"] {
@@ -208,19 +208,19 @@ impl Account {
         reply.body = account.to_string().into();
     }
 
-    /// Makes the container say of itself what the faults want it to say. The emulator knows neither a time to live nor an index.
-    fn disguise_container(&self, disguise: &Disguise, reply: &mut Reply) {
+    /// Changes the container's properties as the faults require. The emulator supports neither a time to live nor an indexing policy.
+    fn override_container(&self, overrides: &ContainerOverrides, reply: &mut Reply) {
         let Ok(mut container) = serde_json::from_slice::<Value>(&reply.body) else {
             return;
         };
-        match disguise.default_ttl {
+        match overrides.default_ttl {
             Some(0) => {}
             Some(seconds) => container["defaultTtl"] = json!(seconds),
             None => container["defaultTtl"] = json!(-1),
         }
         container["indexingPolicy"] =
-            disguise.indexing_policy.as_ref().unwrap_or(&self.indexing_policy).clone();
-        if let Some(path) = &disguise.partition_key {
+            overrides.indexing_policy.as_ref().unwrap_or(&self.indexing_policy).clone();
+        if let Some(path) = &overrides.partition_key {
             container["partitionKey"]["paths"] = json!([path]);
         }
         reply.body = container.to_string().into();
@@ -273,7 +273,7 @@ impl Account {
             if name.as_str() == REQUEST_CHARGE {
                 reply.request_units = value.as_str().parse().unwrap_or(0.0);
             }
-            // The body's length is the server's business here; the rest goes out as the emulator says.
+            // The server sets the body's length. All other headers are those of the emulator.
             if let (Ok(name), Ok(value)) =
                 (HeaderName::try_from(name.as_str()), HeaderValue::try_from(value.as_str()))
                 && name != header::CONTENT_LENGTH
@@ -286,7 +286,7 @@ impl Account {
     }
 }
 
-/// Dates an answer.
+/// Sets the date of an answer.
 fn date(ahead_seconds: i64, headers: &mut HeaderMap) {
     let now = time::OffsetDateTime::now_utc() + time::Duration::seconds(ahead_seconds);
     if let Ok(value) = HeaderValue::from_str(&azure_core::time::to_rfc7231(&now)) {
@@ -294,7 +294,7 @@ fn date(ahead_seconds: i64, headers: &mut HeaderMap) {
     }
 }
 
-/// The path of the document that a request writes, where it is about a single one.
+/// The path of the document that a request writes, if it writes a single one.
 fn document_path(operation: Operation, path: &str, body: &[u8]) -> Option<String> {
     match operation {
         Operation::Replace | Operation::Delete | Operation::Patch => Some(path.to_owned()),
@@ -307,7 +307,7 @@ fn document_path(operation: Operation, path: &str, body: &[u8]) -> Option<String
     }
 }
 
-/// A byte of an id as clients write it into a path.
+/// A byte of an id, escaped as clients do in a path.
 fn escaped(byte: u8) -> String {
     match byte {
         b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => char::from(byte).to_string(),

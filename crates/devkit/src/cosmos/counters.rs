@@ -1,4 +1,4 @@
-//! What the account was asked, and what it charged.
+//! Counts of requests, and the request units that were charged.
 
 use std::{
     collections::BTreeMap,
@@ -9,26 +9,27 @@ use serde::{Deserialize, Serialize};
 
 use super::faults::Operation;
 
-/// Requests of one kind.
+/// Counts of the requests of one kind.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct OperationCount {
-    /// Requests, whatever the answer.
+    /// Number of requests, with any answer.
     pub requests: u64,
-    /// Request units charged, over all answers.
+    /// Request units charged, in total.
     pub request_units: f64,
-    /// Queries that had to load every document they might find, since the index does not have what they look at.
+    /// Queries that had to load all documents of their scope, because the index does not contain the paths in their
+    /// filter.
     #[serde(default)]
     pub scans: u64,
-    /// Requests by the status that the client was told.
+    /// Number of requests by the status that the client received.
     pub statuses: BTreeMap<u16, u64>,
-    /// Requests that asked for Session consistency by themselves.
+    /// Requests that asked for Session consistency themselves.
     pub session: u64,
     /// Requests that were sent to the second write region.
     pub elsewhere: u64,
 }
 
-/// What a request shows beside its operation.
+/// Properties of a request that are counted in addition to its operation.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Marks {
     pub(super) session: bool,
@@ -36,8 +37,8 @@ pub(super) struct Marks {
     pub(super) scan: bool,
 }
 
-/// Requests by operation: `read`, `create`, `replace`, `upsert`, `delete`, `patch`, `query`, `batch`, `feed`
-/// (change feed and plain listing) and `metadata` (account, databases, containers, partition key ranges, query plans).
+/// Requests by operation: `read`, `create`, `replace`, `upsert`, `delete`, `patch`, `query`, `batch`, `feed` (change
+/// feed and plain listing) and `metadata` (account, databases, containers, partition key ranges, query plans).
 pub type Counters = BTreeMap<String, OperationCount>;
 
 #[derive(Debug, Default)]

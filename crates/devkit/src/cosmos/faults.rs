@@ -1,4 +1,4 @@
-//! Faults that a client of Cosmos DB has to live with, put between the socket and the emulator.
+//! Faults that clients of Cosmos DB have to handle. They are injected between the socket and the emulator.
 
 use std::{
     sync::{Mutex, MutexGuard, PoisonError},
@@ -9,7 +9,7 @@ use axum::http::{HeaderMap, Method};
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use serde::{Deserialize, Serialize};
 
-/// What a request asks for.
+/// The operation that a request asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Operation {
     Read,
@@ -72,18 +72,18 @@ impl Operation {
     }
 }
 
-/// When a fault strikes.
+/// When a fault takes effect.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Moment {
     /// The request is answered without being performed.
     #[default]
     Before,
-    /// The request is performed, and the client is told otherwise: the reply to a success is lost.
+    /// The request is performed, but its answer is replaced: the reply to a success is lost.
     After,
 }
 
-/// Which requests a fault is meant for.
+/// Which requests a fault applies to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Operations {
@@ -106,34 +106,34 @@ impl Operations {
     }
 }
 
-/// One fault: a wrong answer for the next requests, or for a share of them.
+/// One fault: an error answer for the next requests, or for a share of them.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Fault {
     /// The answer: 400, 403, 404, 408, 410, 413, 429, 449, 500 or 503.
     pub status: u16,
-    /// Says more about the status; without it, 3200 for status 429 and none for others.
+    /// The substatus. `None`: 3200 for status 429, and none for others.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub substatus: Option<u16>,
-    /// Whether something in between answers: without any header of Cosmos DB's.
+    /// Whether a gateway between client and service answers: with HTML, and without any headers of Cosmos DB.
     #[serde(default)]
     pub gateway: bool,
-    /// Before the request is performed, or after.
+    /// Whether it takes effect before or after the request is performed.
     #[serde(default)]
     pub when: Moment,
-    /// Which requests.
+    /// The requests that it applies to.
     #[serde(default)]
     pub operations: Operations,
-    /// Only requests within the logical partition of this device: on its document, and on those of its modules.
+    /// Limits it to requests in the logical partition of this device: for its document and those of its modules.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub device: Option<String>,
-    /// Strikes this many times and is then over; without it, for ever.
+    /// How many times the fault takes effect. `None`: no limit.
     #[serde(default)]
     pub next: Option<u64>,
-    /// The chance to strike, 1 by default.
+    /// The probability that the fault affects a request, 1 by default.
     #[serde(default = "certain")]
     pub probability: f64,
-    /// With status 429 or 449: how long the client is told to wait, in milliseconds.
+    /// With status 429 or 449: the time that the client is told to wait, in milliseconds.
     #[serde(default = "default_retry_after")]
     pub retry_after_ms: u64,
 }
@@ -147,7 +147,7 @@ fn default_retry_after() -> u64 {
 }
 
 impl Fault {
-    /// `status` for the next `next` writes, before they are performed.
+    /// A fault that answers the next `next` writes with `status`, before they are performed.
     pub fn next(status: u16, next: u64) -> Self {
         Self {
             status,
@@ -172,12 +172,12 @@ impl Fault {
         Self { operations, ..self }
     }
 
-    /// `status` from something in between, for whatever is asked of documents, for ever.
+    /// A fault that answers every request for documents with `status`, as a gateway does, without end.
     pub fn of_gateway(status: u16) -> Self {
         Self { gateway: true, operations: Operations::Documents, next: None, ..Self::next(status, 1) }
     }
 
-    /// `status` for whatever is asked of one device's documents, for ever.
+    /// A fault that answers every request for one device's documents with `status`, without end.
     pub fn about(status: u16, device: &str) -> Self {
         let device = Some(device.to_owned());
         Self { operations: Operations::Documents, device, next: None, ..Self::next(status, 1) }
@@ -188,36 +188,35 @@ impl Fault {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Faults {
-    /// Seeds the generator behind the probabilities.
+    /// Seed of the random generator for the probabilities.
     pub seed: u64,
-    /// Looked through in order; the first that strikes answers.
+    /// Checked in order. The first fault that takes effect determines the answer.
     pub answers: Vec<Fault>,
-    /// Added to every request on documents, in milliseconds.
+    /// Latency that is added to every request for documents, in milliseconds.
     pub latency_ms: u64,
-    /// Every request, metadata too, is answered with 503 and nothing is performed.
+    /// Every request, including metadata, is answered with 503. None is performed.
     pub outage: bool,
-    /// For so long after each write, reads of the document are answered with what was there before, unless the client shows
-    /// that it knows of the write, by a session token where Session is meant. In milliseconds. Creates in the binary form are
-    /// not followed.
+    /// For this time after each write, in milliseconds, reads of the document return its previous state. The exception is a read that shows
+    /// by its session token that the client knows of the write, if the consistency is Session. Creates in the binary form are not tracked.
     pub stale_reads_ms: u64,
-    /// The consistency that the account says it has; absent: Session.
+    /// The consistency that the account reports. `None`: Session.
     pub consistency: Option<Consistency>,
-    /// What the container says of itself; absent parts: as it was created.
-    pub container: Disguise,
-    /// Answers are dated so many seconds later than they are: the clock of the account is ahead, or that of the client behind.
+    /// The properties that the container reports. Absent ones: as it was created.
+    pub container: ContainerOverrides,
+    /// Answers have a `Date` that is this many seconds too late: either the account's clock is ahead, or that of the client is behind.
     pub date_ahead_seconds: i64,
-    /// The account says that it takes writes in a second region too, [`ELSEWHERE`](super::ELSEWHERE). It is the same
-    /// account under another host name, and what is asked there is counted apart.
+    /// The account reports a second write region, [`ELSEWHERE`](super::ELSEWHERE). It is the same account under another host name. Requests
+    /// to it are counted separately.
     pub multi_write: bool,
 }
 
-/// Properties that the container tells, whatever it does.
+/// Properties that the container reports, independently of its behaviour.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
-pub struct Disguise {
-    /// Default time to live in seconds: −1, switched on without a default, where nothing is given; 0 for switched off.
+pub struct ContainerOverrides {
+    /// Default time to live in seconds. `None` reports −1, which means enabled without a default. 0 means disabled.
     pub default_ttl: Option<i64>,
-    /// Indexing policy, as the service's REST API has it.
+    /// Indexing policy, in the form of the service's REST API.
     pub indexing_policy: Option<serde_json::Value>,
     /// Path of the partition key.
     pub partition_key: Option<String>,
@@ -228,38 +227,38 @@ pub struct Disguise {
 pub enum Consistency {
     /// Every read sees the newest write.
     Strong,
-    /// It sees it after a while at most.
+    /// Reads see the newest write after a limited time.
     BoundedStaleness,
-    /// Of what the client itself has seen or written.
+    /// Reads see what the client itself has read or written.
     Session,
-    /// Some time, in order.
+    /// Reads see writes at some time, in order.
     ConsistentPrefix,
-    /// Some time.
+    /// Reads see writes at some time.
     Eventual,
 }
 
-/// What the account pretends to be.
+/// Properties that the account reports, whatever its real ones are.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(super) struct Pretence {
+pub(super) struct Overrides {
     pub(super) stale_reads: Duration,
     pub(super) consistency: Option<Consistency>,
     pub(super) multi_write: bool,
-    pub(super) container: Disguise,
+    pub(super) container: ContainerOverrides,
 }
 
-impl Pretence {
-    /// Whether reads are behind writes.
+impl Overrides {
+    /// Whether reads return earlier states.
     pub(super) fn is_behind(&self) -> bool {
         !self.stale_reads.is_zero()
     }
 
-    /// Whether session tokens mean anything to a read that does not ask for a consistency of its own.
+    /// Whether session tokens have an effect on reads that do not request a consistency themselves.
     pub(super) fn is_session(&self) -> bool {
         self.consistency.is_none_or(|consistency| consistency == Consistency::Session)
     }
 }
 
-/// A fault that makes no sense.
+/// A fault with an invalid setting.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum FaultError {
     /// The status is not one of those that a fault can answer with.
@@ -274,7 +273,7 @@ impl Faults {
     /// Checks statuses and probabilities.
     ///
     /// # Errors
-    /// The first fault that makes no sense.
+    /// The first invalid fault.
     pub fn validate(&self) -> Result<(), FaultError> {
         for fault in &self.answers {
             if ![400, 403, 404, 408, 410, 413, 429, 449, 500, 503].contains(&fault.status) {
@@ -292,9 +291,9 @@ impl Faults {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Verdict {
     pub(super) delay: Duration,
-    /// The answer instead of the emulator's, and when.
+    /// The answer instead of the emulator's, and when it takes effect.
     pub(super) answer: Option<Answer>,
-    pub(super) pretence: Pretence,
+    pub(super) overrides: Overrides,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -306,7 +305,7 @@ pub(super) struct Answer {
     pub(super) retry_after_ms: u64,
 }
 
-/// The faults in force, with what is left of them.
+/// The active faults, with their remaining counts.
 #[derive(Debug)]
 pub(super) struct Injector(Mutex<State>);
 
@@ -326,17 +325,17 @@ impl Injector {
         *self.lock() = State { faults, random };
     }
 
-    /// The faults with what is left of them.
+    /// The faults, with their remaining counts.
     pub(super) fn get(&self) -> Faults {
         self.lock().faults.clone()
     }
 
-    /// How many seconds later than they are answers are dated.
+    /// How many seconds the dates of answers are ahead.
     pub(super) fn date_ahead_seconds(&self) -> i64 {
         self.lock().faults.date_ahead_seconds
     }
 
-    /// `partition_key` as the request's header has it: a JSON array.
+    /// `partition_key` is a JSON array, as in the request's header.
     pub(super) fn decide(&self, operation: Operation, partition_key: Option<&str>) -> Verdict {
         let device = || {
             let key: Vec<serde_json::Value> = serde_json::from_str(partition_key?).ok()?;
@@ -344,7 +343,7 @@ impl Injector {
         };
         let mut state = self.lock();
         let State { faults, random } = &mut *state;
-        let pretence = Pretence {
+        let overrides = Overrides {
             stale_reads: Duration::from_millis(faults.stale_reads_ms),
             consistency: faults.consistency,
             multi_write: faults.multi_write,
@@ -356,7 +355,7 @@ impl Injector {
             return Verdict { answer: Some(answer), ..Verdict::default() };
         }
         if operation == Operation::Metadata {
-            return Verdict { pretence, ..Verdict::default() };
+            return Verdict { overrides, ..Verdict::default() };
         }
         let struck = faults.answers.iter_mut().find(|fault| {
             fault.operations.contains(operation)
@@ -369,7 +368,7 @@ impl Injector {
             let Fault { status, substatus, gateway, when, retry_after_ms, .. } = *fault;
             Answer { status, substatus, gateway, when, retry_after_ms }
         });
-        Verdict { delay: Duration::from_millis(faults.latency_ms), answer, pretence }
+        Verdict { delay: Duration::from_millis(faults.latency_ms), answer, overrides }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

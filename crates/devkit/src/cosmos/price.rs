@@ -1,16 +1,16 @@
-//! What requests cost: a model of Azure Cosmos DB's charges, from the figures that Microsoft publishes.
+//! The request units of requests: a model of Azure Cosmos DB's charges, from the figures that Microsoft publishes.
 //!
-//! | what | from |
+//! | subject | source |
 //! |---|---|
 //! | reads and writes by size; 0.2 request units per indexed term; a replace removes and inserts the document and the terms that were modified | "Understand request units consumption", learn.microsoft.com/azure/cosmos-db/understand-request-unit-consumption, 2026-04 |
 //! | which paths of a document are indexed | "Indexing policies", learn.microsoft.com/azure/cosmos-db/index-policy, 2025-05 |
 //! | queries: a scan of 399,998,938 bytes in 60,951 documents for 4,059.95 request units; one document found by index for 2.98 | "Troubleshoot query issues", learn.microsoft.com/azure/cosmos-db/nosql/troubleshoot-query-performance, 2022-04 |
 //!
-//! Microsoft calls its figures illustrative, and so are these: they are good for comparisons, and an account says itself what
-//! it charges. What is the model's own: between two sizes the price is a straight line; a term is a distinct pair of path and
-//! scalar value; `_ts`, which is in every index, is not counted; a query costs what its documents cost to load, and
-//! the lookup once per page and physical partition. Where a filter looks at a path that is not indexed, all documents in its
-//! scope are loaded. Not priced by it: patches and batches, feeds, and whatever fails.
+//! Microsoft calls its figures illustrative, and the same applies here: use them for comparisons. An account reports what it really
+//! charges. The model adds some assumptions. Between two sizes, the price is interpolated linearly. A term is a distinct pair of path and
+//! scalar value. `_ts`, which is in every index, is not counted. A query costs what loading its documents costs, and the lookup once per
+//! page and physical partition. If a filter uses a path that is not indexed, all documents in the scope are loaded. The model does not
+//! price patches, batches, feeds, and failed requests.
 
 mod ledger;
 mod policy;
@@ -23,7 +23,7 @@ pub(super) use self::{
     throughput::Throughput,
 };
 
-/// Size of a document in KiB, and the request units of a read and of a write of it, without an index.
+/// Size of a document in KiB, and the request units to read and to write it without an index.
 const BY_SIZE: [(f64, f64, f64); 12] = [
     (1.0, 1.00, 4.95),
     (2.0, 1.04, 6.29),
@@ -39,12 +39,12 @@ const BY_SIZE: [(f64, f64, f64); 12] = [
     (2_048.0, 291.80, 1_250.00),
 ];
 
-/// Of a term that goes into the index, or out of it.
+/// Request units for a term that is added to or removed from the index.
 const PER_TERM: f64 = 0.2;
 
 /// The published scan: request units, bytes, documents.
 const SCAN: (f64, f64, f64) = (4_059.95, 399_998_938.0, 60_951.0);
-/// The published query for one of those documents by index.
+/// Request units of the published query that finds one of these documents by index.
 const SEEK: f64 = 2.98;
 const LOAD_PER_BYTE: f64 = SCAN.0 / SCAN.1;
 const LOOKUP: f64 = SEEK - SCAN.0 / SCAN.2;
@@ -54,17 +54,17 @@ pub fn read(bytes: usize) -> f64 {
     by_size(bytes, |(_, read, _)| read)
 }
 
-/// Request units of a create, or of a delete: `terms` go into the index, or out of it.
+/// Request units of a create or a delete. `terms` is the number of terms that are added to or removed from the index.
 pub fn create(bytes: usize, terms: usize) -> f64 {
     by_size(bytes, |(_, _, write)| write) + PER_TERM * terms as f64
 }
 
-/// Request units of a replace: the old document goes, the new one comes, and so do the terms that only one of them has.
+/// Request units of a replace: those of removing the old document and of inserting the new one, with the terms that only one of them has.
 pub fn replace(old_bytes: usize, new_bytes: usize, removed: usize, added: usize) -> f64 {
     create(old_bytes, removed) + create(new_bytes, added)
 }
 
-/// Request units of a page of a query that loads so many bytes of documents.
+/// Request units of a page of a query that loads this many bytes of documents.
 pub fn query(bytes: f64) -> f64 {
     LOOKUP + LOAD_PER_BYTE * bytes
 }

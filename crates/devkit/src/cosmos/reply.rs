@@ -13,7 +13,7 @@ pub(super) struct Reply {
     pub(super) headers: HeaderMap,
     pub(super) body: Bytes,
     pub(super) request_units: f64,
-    /// Whether a query had to load every document that it might find.
+    /// Whether a query had to load all documents of its scope.
     pub(super) is_scan: bool,
 }
 

@@ -1,4 +1,4 @@
-//! The account's lifetime: bind, seed, serve, stop.
+//! The account's lifetime: it binds the address, creates database and container, serves and stops.
 
 use std::{
     net::SocketAddr,
@@ -28,7 +28,7 @@ use super::{
 /// The indexing policy that twinsync's documentation recommends.
 pub const RECOMMENDED_POLICY: &str = include_str!("../../../../deploy/cosmos/indexing-policy.json");
 
-/// The indexing policy of containers that are created without one: everything.
+/// The indexing policy of containers that are created without one: all paths are indexed.
 pub fn service_default_policy() -> Value {
     json!({
         "indexingMode": "consistent", "automatic": true,
@@ -36,33 +36,33 @@ pub fn service_default_policy() -> Value {
     })
 }
 
-/// How long requests under way may take at a stop.
+/// How long running requests may take when the server stops.
 const STOP_GRACE: Duration = Duration::from_secs(1);
 
-/// What to serve, and where.
+/// Options of the account.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// The address to bind; port 0 takes a free one. Clients have to dial exactly this address, since the account
-    /// document advertises it.
+    /// The address to bind. With port 0, the system chooses a free port. Clients have to connect to exactly this address, because the
+    /// account document advertises it.
     pub listen: SocketAddr,
-    /// The address that the account document advertises, where something stands in between: a
-    /// [`Proxy`](crate::proxy::Proxy), for one. Absent: the one that is bound.
+    /// The address that the account document advertises, if clients connect through something else, such as a
+    /// [`Proxy`](crate::proxy::Proxy). `None`: the bound address.
     pub advertised: Option<SocketAddr>,
     /// The database to create.
     pub database: String,
     /// The container to create, with partition key `/deviceId`.
     pub container: String,
-    /// The account's key in base64. Given: requests must be signed with it. Absent: requests are not checked.
+    /// The account's key in base64. Requests must be signed with it. `None`: authorization is not checked.
     pub key: Option<String>,
-    /// Provisioned throughput in request units per second, at least 400, in equal parts for the partitions. Given: what is asked
-    /// beyond it is answered with 429.
+    /// Provisioned throughput in request units per second, at least 400, divided evenly among the partitions. Requests beyond it are
+    /// answered with 429. `None`: no limit.
     pub throughput: Option<u64>,
-    /// Physical partitions of the container, which share its throughput evenly. The more there are, the less a request costs
-    /// where there are many documents: for the headers of every answer to a read or a write, the emulator counts the
-    /// documents of the physical partition one by one, and for each page of a query it copies all of them. The SDK refuses
-    /// to send a query to more than 100 unless its options say otherwise.
+    /// Number of physical partitions of the container, which share its throughput evenly. With many documents, more partitions make
+    /// requests cheaper. For the headers of every answer to a read or write, the emulator counts the documents of the physical partition
+    /// one by one. For each page of a query, it copies all of them. The SDK sends a query to at most 100 partitions, unless its options
+    /// allow more.
     pub partitions: u32,
-    /// Indexing policy of the container, as the service's REST API has it; absent: [`RECOMMENDED_POLICY`]. Prices depend on it.
+    /// Indexing policy of the container, in the form of the service's REST API. `None`: [`RECOMMENDED_POLICY`]. Prices depend on it.
     pub indexing_policy: Option<Value>,
 }
 
@@ -75,32 +75,32 @@ impl Default for Options {
             container: "twins".to_owned(),
             key: None,
             throughput: None,
-            // Enough for some thousand documents, and few enough that a scan of a small container is a few requests.
+            // Enough for some thousand documents, and few enough that a scan of a small container takes only a few requests.
             partitions: 16,
             indexing_policy: None,
         }
     }
 }
 
-/// Why the account could not start or change.
+/// Why the account could not start or change its settings.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The address is taken or not ours.
+    /// The address is in use, or does not belong to this machine.
     #[error("cannot listen on {address} for cosmos db")]
     Bind {
         /// The address.
         address: SocketAddr,
-        /// Why.
+        /// Reason given by the system.
         #[source]
         source: std::io::Error,
     },
     /// The account's key is not base64.
     #[error("the cosmos db key is not base64")]
     Key(#[source] base64::DecodeError),
-    /// A setting that the emulator does not take.
+    /// The emulator does not accept an option.
     #[error("cannot set up the cosmos db emulator: {0}")]
     Setup(String),
-    /// A fault that makes no sense.
+    /// A fault is invalid.
     #[error(transparent)]
     Fault(#[from] FaultError),
 }
@@ -117,13 +117,13 @@ impl Server {
     /// Binds the address, creates database and container, and serves.
     ///
     /// # Errors
-    /// The address cannot be bound, or a setting makes no sense.
+    /// The address cannot be bound, or an option is invalid.
     pub async fn start(options: Options) -> Result<Self, Error> {
         let key = options.key.as_deref().map(MasterKey::parse).transpose().map_err(Error::Key)?;
         let bind = |source| Error::Bind { address: options.listen, source };
         let listener = TcpListener::bind(options.listen).await.map_err(bind)?;
         let address = listener.local_addr().map_err(bind)?;
-        // The emulator finds its region by scheme, host and port, so the port has to be known first.
+        // The emulator determines its region from scheme, host and port, so the port has to be known first.
         let advertised = options.advertised.unwrap_or(address);
         let url =
             Url::parse(&format!("http://{advertised}/")).map_err(|error| Error::Setup(error.to_string()))?;
@@ -148,8 +148,8 @@ impl Server {
         });
         let router = Router::new().fallback(bridge::handle).with_state(Arc::clone(&account));
         let stop = CancellationToken::new();
-        // Small answers to small requests: without this, every one of them waits for the peer's delayed
-        // acknowledgement. A socket that refuses the option works all the same.
+        // Without `TCP_NODELAY`, every small answer waits for the peer's delayed acknowledgement. If the option cannot be set, the
+        // connection still works.
         let listener = listener.tap_io(|stream| {
             let _ = stream.set_nodelay(true);
         });
@@ -161,42 +161,42 @@ impl Server {
         Ok(Self { address, account, stop, serving: Mutex::new(Some(serving)) })
     }
 
-    /// The address that is served.
+    /// The address that it listens on.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// The account's endpoint, as clients are given it.
+    /// The account's endpoint for clients.
     pub fn endpoint(&self) -> String {
         self.account.url.to_string()
     }
 
-    /// Requests and request units up to here.
+    /// The counters since the start or the last reset.
     pub fn counters(&self) -> Counters {
         self.account.counting.snapshot()
     }
 
-    /// Starts counting from zero.
+    /// Resets the counters to zero.
     pub fn reset_counters(&self) {
         self.account.counting.reset();
     }
 
-    /// The faults in force, with what is left of them.
+    /// The active faults, with their remaining counts.
     pub fn faults(&self) -> Faults {
         self.account.injector.get()
     }
 
-    /// Replaces all faults; the default switches them off.
+    /// Replaces all faults. The default removes them all.
     ///
     /// # Errors
-    /// A status or probability that makes no sense; nothing changes then.
+    /// A status or probability is invalid. In that case, nothing changes.
     pub fn set_faults(&self, faults: Faults) -> Result<(), Error> {
         faults.validate()?;
         self.account.injector.set(faults);
         Ok(())
     }
 
-    /// Stops serving. Requests under way get a second to finish; all documents are gone.
+    /// Stops the server and removes all documents. Running requests get one second to finish.
     pub async fn stop(&self) {
         self.stop.cancel();
         let serving = self.serving.lock().unwrap_or_else(PoisonError::into_inner).take();

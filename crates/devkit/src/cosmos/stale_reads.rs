@@ -1,8 +1,8 @@
-//! Reads that are behind writes: what a client sees that asks a replica which has not got the newest write yet.
+//! Stale reads: the result of reading from a replica that has not received the newest writes yet.
 //!
-//! For a while after each write, a read of the document is answered with what was there before it, unless the client shows
-//! that it knows of the write: by a session token that covers it, where Session is what it asks for or what the account
-//! stands for. Queries are not behind.
+//! For some time after each write, a read of the document returns the state before it. The exception is a client that shows that it knows
+//! of the write, by a session token that covers it. This only counts if the read requests Session consistency, or if that is the account's
+//! consistency. Queries are not stale.
 
 use std::{
     collections::HashMap,
@@ -18,35 +18,35 @@ use super::{
     reply::Reply,
 };
 
-/// What was there before each of the last writes, by the document's path.
+/// The states before each of the last writes, by the document's path.
 #[derive(Debug, Default)]
 pub(super) struct StaleReads(Mutex<HashMap<String, Vec<Before>>>);
 
-/// What a write has replaced.
+/// The state before a write.
 #[derive(Debug)]
 struct Before {
-    /// Until then reads may be answered with it.
+    /// Until this time, reads may return it.
     until: Instant,
-    /// The write's place in the partition's order.
+    /// The write's position in its physical partition.
     written: Place,
     reply: Reply,
 }
 
 impl StaleReads {
-    /// A write was performed with the answer `written`; before it, a read was answered with `before`.
+    /// Records a write that was answered with `written`. `before` is the answer to a read before it.
     pub(super) fn wrote(&self, path: &str, before: Reply, written: &Reply, time: Duration) {
         let Some(place) = places(&written.headers).into_iter().next() else {
             return;
         };
         let now = Instant::now();
         let mut writes = self.lock();
-        // Clients may escape more than they need to.
+        // Clients may escape more characters than necessary.
         let of_document = writes.entry(percent_decode(path)).or_default();
         of_document.retain(|before| before.until > now);
         of_document.push(Before { until: now + time, written: place, reply: before });
     }
 
-    /// What a read of `path` is answered with instead of what is there.
+    /// The stale answer to a read of `path`. `None`: the read sees the present state.
     pub(super) fn answer(&self, path: &str, headers: &HeaderMap, account_is_session: bool) -> Option<Reply> {
         let strategy = headers.get(STRATEGY).and_then(|strategy| strategy.to_str().ok());
         let is_session = match strategy {

@@ -1,8 +1,8 @@
 //! The operations of a plan.
 //!
-//! Invariants: an operation only names twins that exist when it is performed; within a phase, nothing follows the
-//! deletion of an id, unless it is re-created at once; the operations of all phases together emit exactly the plan's events, provided that each
-//! module of a deleted device notifies its deletion.
+//! Invariants: An operation only refers to twins that exist when it is performed. Within a phase, no operation
+//! follows the deletion of an id, unless the id is re-created at once. The operations of all phases together emit
+//! exactly the plan's events, if each module of a deleted device has its own delete notification.
 
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use serde_json::{Value, json};
@@ -10,22 +10,22 @@ use serde_json::{Value, json};
 use super::{Plan, PlanError, ids, values};
 use crate::iothub::{Operation, TwinId};
 
-/// One deletion in this many events, within what the number of twins allows.
+/// One deletion per this many events, if the number of twins allows it.
 const EVENTS_PER_DELETION: u64 = 50;
 
 /// A device or a module.
 #[derive(Debug)]
 struct Slot {
     id: TwinId,
-    /// The slot of the device: its own for a device.
+    /// The slot of the device. For a device, its own slot.
     device: usize,
-    /// How many modules follow this slot.
+    /// Number of modules whose slots follow this one.
     modules: usize,
-    /// Where in `live` it is, if it exists.
+    /// Its index in `live`, if it exists.
     live_at: Option<usize>,
 }
 
-/// What is left to do in the phase.
+/// The remaining operations of the phase.
 #[derive(Debug, Default)]
 struct Quota {
     register: u64,
@@ -35,28 +35,28 @@ struct Quota {
     write: u64,
 }
 
-/// The devices of a plan, as far as the operations given out have brought them.
+/// The devices of a plan, in the state after the operations that were returned so far.
 #[derive(Debug)]
 pub struct Fleet {
     plan: Plan,
     random: StdRng,
     slots: Vec<Slot>,
-    /// Slots that exist, in no order.
+    /// Slots of existing twins, in no particular order.
     live: Vec<usize>,
-    /// Slots from here on were never registered.
+    /// The slots from this index on were never registered.
     registered: usize,
-    /// Deleted in an earlier phase: may come back.
+    /// Deleted in an earlier phase. These may be re-created.
     gone: Vec<usize>,
-    /// Deleted in this phase: must not come back before the next.
+    /// Deleted in this phase. These must not be re-created before the next phase.
     gone_now: Vec<usize>,
-    /// Deleted by the last operation: comes back with the next.
+    /// Deleted by the last operation. It is re-created by the next one.
     reborn: Option<usize>,
     phase: Option<usize>,
     quota: Quota,
 }
 
 impl Fleet {
-    /// Prepares the plan; nobody is registered yet.
+    /// Prepares the plan. No device is registered yet.
     ///
     /// # Errors
     /// The plan cannot be carried out.
@@ -100,23 +100,23 @@ impl Fleet {
         &self.plan
     }
 
-    /// The phase whose operations are given out, counted from 0.
+    /// The present phase, counted from 0.
     pub fn phase(&self) -> Option<usize> {
         self.phase
     }
 
-    /// Devices and modules that exist after the operations given out up to here.
+    /// Number of devices and modules that exist after the operations so far.
     pub fn live(&self) -> usize {
         self.live.len()
     }
 
-    /// Devices and modules that were deleted and not re-created.
+    /// Number of devices and modules that were deleted and not re-created.
     pub fn deleted(&self) -> usize {
         self.gone.len() + self.gone_now.len()
     }
 
-    /// Begins the next phase and returns its number, or nothing when the plan is done. Whoever mirrors the hub must
-    /// have caught up with the phase before. What was left of that phase is dropped.
+    /// Begins the next phase and returns its number. `None` if the plan is done. Before, the documents must equal
+    /// the twins of the previous phase. Remaining operations of that phase are dropped.
     pub fn begin_phase(&mut self) -> Option<usize> {
         let phase = self.phase.map_or(0, |phase| phase + 1);
         if phase >= self.plan.phases {
@@ -128,7 +128,7 @@ impl Fleet {
         let phases = self.plan.phases as u64;
         let registrations = self.slots.len() as u64;
         let others = self.plan.events - registrations;
-        // The remainder goes to the first phases.
+        // The first phases get the remainder.
         let budget = others / phases + u64::from((phase as u64) < others % phases);
         let register = if phase == 0 { registrations } else { 0 };
         let recreate = (self.gone.len() as u64).div_ceil(2).min(budget / 4);
@@ -138,7 +138,7 @@ impl Fleet {
         Some(phase)
     }
 
-    /// The next operation of the phase.
+    /// Returns the next operation of the phase.
     pub fn next_operation(&mut self) -> Option<Operation> {
         if let Some(slot) = self.reborn.take() {
             return self.create(slot);
@@ -159,7 +159,7 @@ impl Fleet {
             } else {
                 self.write()
             };
-            // Nothing: the turn was not possible and became a write, or there is nobody to write to.
+            // `None`: the operation was not possible and became a write, or there is no twin to write to.
             if operation.is_some() {
                 return operation;
             }
@@ -174,7 +174,8 @@ impl Fleet {
             *device != slot && self.slots.get(*device).is_none_or(|device| device.live_at.is_none())
         });
         if is_orphan {
-            // The device was deleted before its module came: the module may come in a later phase.
+            // The device was deleted before its module was registered. The module may be registered in a later
+            // phase.
             self.gone_now.push(slot);
             self.quota.write += 1;
             return None;
@@ -191,7 +192,7 @@ impl Fleet {
         operation
     }
 
-    /// Takes a slot that may come back: for a module whose device is gone, the device.
+    /// Takes a slot that may be re-created. For a module whose device is deleted, takes the device.
     fn pick_gone(&mut self) -> Option<usize> {
         if self.gone.is_empty() {
             return None;
@@ -220,7 +221,7 @@ impl Fleet {
     fn delete(&mut self) -> Option<Operation> {
         self.quota.delete -= 1;
         let picked = self.pick_live().map(|slot| (slot, self.live_modules(slot)));
-        // Each module has a notification of its own, which takes the place of a write.
+        // Each module has its own notification, which replaces a write.
         let Some((slot, left)) =
             picked.and_then(|(slot, modules)| Some((slot, self.quota.write.checked_sub(modules)?)))
         else {
@@ -232,7 +233,8 @@ impl Fleet {
         for gone in slot..=slot + modules {
             self.bury(gone);
         }
-        // Nothing is drawn without need, so that older seeds repeat older runs. The creation takes a write's place.
+        // A random number is drawn only if necessary, so that earlier seeds still give the same operations. The
+        // creation replaces a write.
         let share = self.plan.recreate_at_once;
         if share > 0.0 && self.quota.write > 0 && self.random.random_bool(share) {
             self.quota.write -= 1;
@@ -248,7 +250,7 @@ impl Fleet {
             as u64
     }
 
-    /// Takes a slot out of those that exist, if it does.
+    /// Removes a slot from the existing ones.
     fn bury(&mut self, slot: usize) {
         let Some(at) = self.slots.get_mut(slot).and_then(|slot| slot.live_at.take()) else {
             return;

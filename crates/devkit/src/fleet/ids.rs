@@ -1,7 +1,7 @@
-//! Ids for a fleet: mostly plain, and now and then one that trips naive code.
+//! Ids for a fleet: mostly plain ones, and sometimes one that reveals wrong escaping.
 
-/// The shapes of odd device ids; `{}` is the device's number. Some pairs collide if they are escaped carelessly
-/// (`a#1` and `a%231`) or compared without case.
+/// The forms of unusual device ids. `{}` is the device's number. Some pairs collide if they are escaped wrongly
+/// (`a#1` and `a%231`), or compared without case.
 const ODD_DEVICES: [&str; 16] = [
     "odd#{}",
     "odd%23{}",
@@ -23,13 +23,13 @@ const ODD_DEVICES: [&str; 16] = [
 
 const MODULES: [&str; 6] = ["$edgeAgent", "$edgeHub", "filter", "mod#1", "mod%231", "Filter"];
 
-/// One device in this many has an odd id.
+/// One device in this many has an unusual id.
 const ODD_EVERY: usize = 8;
 
 /// The id of device `number`.
 pub(super) fn device(prefix: &str, number: usize) -> String {
     let id = if number % ODD_EVERY == ODD_EVERY - 1 {
-        // Consecutive shapes take the same number, so that the colliding pairs meet.
+        // Consecutive forms have the same number, so that the colliding pairs occur.
         let shape = number / ODD_EVERY;
         let number = shape / ODD_DEVICES.len();
         ODD_DEVICES[shape % ODD_DEVICES.len()].replace("{}", &number.to_string())
@@ -44,7 +44,7 @@ pub(super) fn module(number: usize) -> &'static str {
     MODULES[number % MODULES.len()]
 }
 
-/// How many different ids [`module`] gives.
+/// Number of different ids that [`module`] returns.
 pub(super) const MODULES_PER_DEVICE: usize = MODULES.len();
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Devices that were there before anybody listened.
+//! Devices that existed before the routes.
 
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use serde::{Deserialize, Serialize};
@@ -7,22 +7,22 @@ use serde_json::json;
 use super::{ids, values};
 use crate::iothub::{self, Operation, Service, TwinId};
 
-/// Operations performed while the hub is locked.
+/// Number of operations that are performed while the hub is locked.
 const CHUNK: usize = 500;
-/// The most writes that a twin has behind it.
+/// Maximum number of writes to a twin after its creation.
 const MOST_WRITES: usize = 3;
 
-/// How many devices to bring in, and which.
+/// How many devices to create, and which.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Import {
-    /// Devices to bring in.
+    /// Number of devices.
     pub devices: usize,
-    /// The share of devices with modules.
+    /// Share of devices with modules.
     pub modules: f64,
-    /// The same seed gives the same twins, but for their times.
+    /// Seed. The same seed gives the same twins, except for their times.
     pub seed: u64,
-    /// Put before each device id: a fleet with the same prefix would meet the same ids.
+    /// Prefix of each device id. A fleet with the same prefix would use the same ids.
     pub prefix: String,
 }
 
@@ -32,7 +32,7 @@ impl Default for Import {
     }
 }
 
-/// What was brought in.
+/// What was created.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Imported {
@@ -44,22 +44,23 @@ pub struct Imported {
     pub writes: usize,
 }
 
-/// Why not everything was brought in.
+/// Why the import failed.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum ImportError {
     /// The share is out of range.
     #[error("modules is a share between 0 and 1, not {0}")]
     Modules(f64),
-    /// The prefix does not make valid ids, or the devices exist already; what came before is in the hub.
+    /// The prefix does not give valid ids, or the devices exist already. The devices before the refused one are in the
+    /// hub.
     #[error("the hub refused an imported device: use another prefix")]
     Refused(#[from] iothub::Error),
 }
 
-/// Brings devices, modules and their twins into the hub without any event, as if they had existed for ever. Blocks for
-/// as long as it takes: some tens of thousands of twins per second.
+/// Creates devices, modules and their twins without any events, as if they had always existed. Blocks until it is
+/// done: it creates some tens of thousands of twins per second.
 ///
 /// # Errors
-/// [`ImportError`].
+/// The plan is invalid, or the hub refused a device.
 pub fn import(hub: &Service, import: &Import) -> Result<Imported, ImportError> {
     if !(0.0..=1.0).contains(&import.modules) {
         return Err(ImportError::Modules(import.modules));
@@ -87,7 +88,7 @@ pub fn import(hub: &Service, import: &Import) -> Result<Imported, ImportError> {
     Ok(imported)
 }
 
-/// The life of one twin; returns how often it was written.
+/// Adds the operations of one twin. Returns the number of writes after the creation.
 fn twin(random: &mut StdRng, id: TwinId, operations: &mut Vec<Operation>) -> usize {
     let twin =
         json!({ "tags": values::section(random), "properties": { "desired": values::section(random) } });

@@ -1,4 +1,4 @@
-//! What a fleet is to do.
+//! The plan of a fleet.
 
 use serde::{Deserialize, Serialize};
 
@@ -8,18 +8,19 @@ use serde::{Deserialize, Serialize};
 pub struct Plan {
     /// Devices to register.
     pub devices: usize,
-    /// Events that the hub is to emit, over all phases. Duplicates and replays of the routes come on top.
+    /// Number of events that the hub emits in all phases. Duplicates and replays of the routes are not
+    /// included.
     pub events: u64,
-    /// The same seed gives the same operations.
+    /// Seed. The same seed gives the same operations.
     pub seed: u64,
-    /// The share of devices with modules.
+    /// Share of devices with modules.
     pub modules: f64,
-    /// The number of phases: an id is re-created in a later phase than it was deleted in.
+    /// Number of phases. An id is re-created in a later phase than that of its deletion.
     pub phases: usize,
-    /// The share of deletions after which the id is re-created by the very next operation, faster than any skew
-    /// between the streams: only a registry can tell then what belongs to which life.
+    /// Share of deletions after which the next operation re-creates the id. This is faster than any skew
+    /// between the streams, so only the registry can tell the incarnations apart.
     pub recreate_at_once: f64,
-    /// Put before each device id, so that two fleets can share a hub.
+    /// Prefix of each device id, so that several fleets can share a hub.
     pub prefix: String,
 }
 
@@ -37,13 +38,13 @@ impl Default for Plan {
     }
 }
 
-/// A plan that cannot be carried out.
+/// Why a plan cannot be carried out.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum PlanError {
-    /// There is nobody to do anything.
+    /// There are no devices.
     #[error("devices must be at least 1")]
     NoDevices,
-    /// There is no time to do anything.
+    /// The number of phases is out of range.
     #[error("phases must be between 1 and 100, not {0}")]
     Phases(usize),
     /// The share is out of range.
@@ -60,18 +61,18 @@ pub enum PlanError {
         /// The devices and modules that the plan registers.
         registrations: u64,
     },
-    /// More than can be numbered.
+    /// The devices cannot be numbered.
     #[error("devices must be less than 2^32, not {0}")]
     TooManyDevices(usize),
-    /// More than a twin holds.
+    /// The content does not fit into a twin.
     #[error("bytes must be at most {most}, not {bytes}")]
     Bytes {
-        /// The bytes of the plan.
+        /// The size in the plan.
         bytes: usize,
-        /// What a registration can bring along.
+        /// The maximum size of a registration.
         most: usize,
     },
-    /// The prefix does not make valid ids.
+    /// The prefix does not give valid ids.
     #[error("the prefix does not make valid device ids")]
     Prefix(#[source] crate::iothub::Error),
 }

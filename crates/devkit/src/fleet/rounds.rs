@@ -1,5 +1,4 @@
-//! An even load: every device has its turn in every round. For benchmarks, where it must be known how many events each twin
-//! gets.
+//! An even load: every device changes once per round. Benchmarks use it, because they need to know the number of events per twin.
 
 use rand::{Rng, SeedableRng, rngs::StdRng, seq::SliceRandom};
 use serde::{Deserialize, Serialize};
@@ -8,28 +7,27 @@ use serde_json::{Map, Value, json};
 use super::{PlanError, ids, values};
 use crate::iothub::{Operation, TwinId};
 
-/// How much a section takes at most; the hub's own limits leave some room for what it adds.
+/// Maximum size of a section in bytes. The hub's own limits leave some room for what is added to it.
 const TAGS_BYTES: usize = 6 << 10;
 const DESIRED_BYTES: usize = 24 << 10;
-/// Bytes of one property of ballast, its name included.
+/// Size of one filler property in bytes, including its name.
 const BALLAST_BYTES: usize = 64;
 
-/// Who is written to, and how often.
+/// The number of devices and of writes to each.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Rounds {
-    /// Devices, without modules.
+    /// Number of devices, without modules.
     pub devices: usize,
-    /// Put before each device id.
+    /// Prefix of each device id.
     pub prefix: String,
-    /// Whether a first round registers them; else they exist.
+    /// Whether a first round registers the devices. Otherwise, they exist already.
     pub register: bool,
-    /// Rounds of one change of each device's reported properties.
+    /// Number of rounds. Each one changes the reported properties of every device once.
     pub rounds: usize,
-    /// Bytes that a registration brings along as tags and desired properties, roughly; at most 30 KiB. Changes leave them
-    /// alone.
+    /// Approximate size of the tags and desired properties of a registration in bytes, at most 30 KiB. Changes do not affect them.
     pub bytes: usize,
-    /// The same seed gives the same operations in the same order.
+    /// Seed. The same seed gives the same operations in the same order.
     pub seed: u64,
 }
 
@@ -44,11 +42,11 @@ impl Default for Rounds {
 pub(super) struct Turns {
     rounds: Rounds,
     random: StdRng,
-    /// The order of the present round.
+    /// The order of the devices in the present round.
     order: Vec<u32>,
-    /// How many of it have had their turn.
+    /// Number of devices in it that have been changed.
     at: usize,
-    /// Rounds that are over, the registering one included.
+    /// Number of finished rounds, including that of the registration.
     over: usize,
     registered: usize,
 }
@@ -97,7 +95,7 @@ impl Turns {
         Some(Operation::Create { id, twin: Some(twin) })
     }
 
-    /// Many small properties in groups, as a real twin has them, and not one long text.
+    /// Many small properties in groups, as in a real twin, instead of one long string.
     fn ballast(&mut self, bytes: usize) -> Value {
         let mut groups = Map::new();
         for number in 0..bytes / BALLAST_BYTES {

@@ -13,32 +13,32 @@ use tokio_util::sync::CancellationToken;
 use super::{Fleet, Plan, PlanError, Rounds, rounds::Turns};
 use crate::iothub::{Operation, RouteError, Service, ServiceError};
 
-/// Operations between two looks at the clock, the stop signal and the other tasks of the thread.
+/// Number of operations before the clock, the stop signal and the other tasks of the thread get their turn.
 const CHUNK: u64 = 64;
-/// How often a fleet at a rate wakes up; a slower rate wakes up once per event.
+/// How often a fleet with a rate wakes up. With a slower rate, it wakes up once per event.
 const TICK: Duration = Duration::from_millis(5);
 
-/// How fast the fleet works.
+/// The speed of a run.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Pace {
-    /// As fast as the hub takes it.
+    /// As fast as the hub accepts the operations.
     Backlog,
     /// This many events per second.
     Rate(f64),
 }
 
-/// Where a run stands.
+/// The state of a run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum State {
     /// No run was started.
     #[default]
     Idle,
-    /// A phase is under way.
+    /// A phase is running.
     Running,
-    /// A phase is over, and the next waits to be started.
+    /// A phase has finished. The next one waits to be started.
     Waiting,
-    /// The plan is carried out.
+    /// The plan is done.
     Done,
     /// The run was stopped.
     Stopped,
@@ -46,17 +46,17 @@ pub enum State {
     Failed,
 }
 
-/// What a run has done.
+/// Counts of a run.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Counts {
-    /// Operations performed.
+    /// Number of operations performed.
     pub operations: u64,
-    /// Events that the hub emitted for them, before faults of delivery.
+    /// Number of events that the hub emitted, before delivery faults.
     pub events: u64,
-    /// Operations by kind: `create`, `report`, `patch`, `replace`, `delete`.
+    /// Number of operations by kind: `create`, `report`, `patch`, `replace`, `delete`.
     pub operations_by_kind: BTreeMap<String, u64>,
-    /// Events by `opType`.
+    /// Number of events by `opType`.
     pub events_by_type: BTreeMap<String, u64>,
 }
 
@@ -87,21 +87,21 @@ fn add(counts: &mut BTreeMap<String, u64>, name: &str) {
     }
 }
 
-/// A run at one moment.
+/// The progress of a run.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Progress {
-    /// Where the run stands.
+    /// The state of the run.
     pub state: State,
-    /// The phase under way or the last one finished, counted from 1; 0 before the first.
+    /// The running phase, or the last one that finished, counted from 1. 0 before the first phase.
     pub phase: usize,
-    /// How many phases the plan has.
+    /// Number of phases in the plan.
     pub phases: usize,
-    /// What was done, over all phases.
+    /// The counts of all phases so far.
     pub counts: Counts,
-    /// Devices and modules that exist.
+    /// Number of devices and modules that exist.
     pub live: usize,
-    /// Devices and modules that were deleted and not re-created.
+    /// Number of devices and modules that were deleted and not re-created.
     pub deleted: usize,
     /// Seconds of work, without the waits between phases.
     pub seconds: f64,
@@ -113,10 +113,10 @@ pub struct Progress {
 /// Why a run ended early.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
-    /// The hub refused an operation: somebody else changed the same devices, or the fleet was run twice.
+    /// The hub refused an operation: another program changed the same devices, or the fleet was run twice.
     #[error("the hub refused an operation of the fleet; use another prefix if the devices exist already")]
     Refused(#[source] crate::iothub::Error),
-    /// The hub's events could not be delivered.
+    /// An event could not be delivered.
     #[error("an event of the fleet could not be delivered")]
     NotDelivered(#[source] RouteError),
 }
@@ -130,10 +130,10 @@ pub enum RunnerError {
     /// The rate is not a positive number.
     #[error("rate is a number of events per second above 0, not {0}")]
     Rate(f64),
-    /// Another run is not over.
-    #[error("a fleet is under way: wait until it is done or stop it")]
+    /// Another run has not ended.
+    #[error("a fleet is running: wait until it is done or stop it")]
     Busy,
-    /// There is no next phase.
+    /// No run waits for its next phase.
     #[error("no fleet waits for its next phase")]
     NotWaiting,
 }
@@ -145,11 +145,11 @@ pub struct Runner {
     current: Mutex<Current>,
 }
 
-/// What is carried out.
+/// The operations of a run.
 #[derive(Debug)]
 enum Load {
     Fleet(Fleet),
-    /// Has one phase; says whether it has begun.
+    /// An even load has one phase. The flag tells whether it has begun.
     Even(Turns, bool),
 }
 
@@ -192,14 +192,14 @@ impl Load {
 
 #[derive(Default)]
 struct Current {
-    /// Between phases; a running phase has it.
+    /// The load, between phases. A running phase takes it out.
     load: Arc<Mutex<Option<Load>>>,
     pace: Option<Pace>,
     stop: CancellationToken,
 }
 
 impl Runner {
-    /// A runner without a run.
+    /// Creates a runner without a run.
     pub fn new(hub: Arc<Service>) -> Self {
         Self {
             hub,
@@ -211,15 +211,15 @@ impl Runner {
     /// Starts the first phase of `plan` in the background. Needs a Tokio runtime.
     ///
     /// # Errors
-    /// The plan or pace makes no sense, or another run is under way.
+    /// The plan or the pace is invalid, or another run has not ended.
     pub fn start(&self, plan: Plan, pace: Pace) -> Result<(), RunnerError> {
         self.start_load(Load::Fleet(Fleet::new(plan)?), pace)
     }
 
-    /// Starts an even load in the background: one phase. Needs a Tokio runtime.
+    /// Starts an even load in the background. It has one phase. Needs a Tokio runtime.
     ///
     /// # Errors
-    /// It or the pace makes no sense, or another run is under way.
+    /// The load or the pace is invalid, or another run has not ended.
     pub fn start_rounds(&self, rounds: Rounds, pace: Pace) -> Result<(), RunnerError> {
         self.start_load(Load::Even(Turns::new(rounds)?, false), pace)
     }
@@ -244,7 +244,7 @@ impl Runner {
     /// Starts the next phase of a run that waits for it.
     ///
     /// # Errors
-    /// No run waits.
+    /// No run waits for its next phase.
     pub fn start_next_phase(&self) -> Result<(), RunnerError> {
         let mut current = self.lock();
         if self.progress().state != State::Waiting {
@@ -258,7 +258,7 @@ impl Runner {
         Ok(())
     }
 
-    /// Ends the run after the operation under way.
+    /// Ends the run after the present operation.
     pub fn stop(&self) {
         self.lock().stop.cancel();
         self.progress.send_if_modified(|progress| {
@@ -270,15 +270,15 @@ impl Runner {
         });
     }
 
-    /// Where the run stands.
+    /// The present progress.
     pub fn progress(&self) -> Progress {
         self.progress.borrow().clone()
     }
 
-    /// Waits for the end of the phase under way; returns at once if none is.
+    /// Waits until the running phase ends. Returns at once if none is running.
     pub async fn phase_end(&self) -> Progress {
         let mut progress = self.progress.subscribe();
-        // The sender lives in `self`, so the wait can only end with a phase's end.
+        // The sender belongs to `self`, so only the end of a phase can end the wait.
         match progress.wait_for(|progress| progress.state != State::Running).await {
             Ok(progress) => progress.clone(),
             Err(_) => self.progress(),
@@ -303,9 +303,9 @@ impl Runner {
         };
         let back = Arc::clone(&current.load);
         let runtime = tokio::runtime::Handle::current();
-        // A thread of its own: as a task it would wait its turn behind every request of the emulator, and the
-        // backlog would be as slow as its consumer.
-        // It ends with its phase or with the stop token, and says so through `progress`.
+        // The phase runs on its own thread. As a task, it would wait behind every request to the emulators,
+        // and the backlog would be as slow as its consumer. The thread ends with the phase or with the stop
+        // token, and reports this through `progress`.
         drop(tokio::task::spawn_blocking(move || {
             let outcome = runtime.block_on(run.perform(&mut load, pace));
             let state = match &outcome {
@@ -334,7 +334,7 @@ impl Drop for Runner {
     }
 }
 
-/// One phase under way.
+/// One running phase.
 struct Phase {
     hub: Arc<Service>,
     progress: watch::Sender<Progress>,
@@ -353,7 +353,7 @@ impl Phase {
             }
             Pace::Rate(rate) => self.at_rate(load, rate).await?,
         }
-        // The last updates of a phase must not wait for the next.
+        // The last updates of a phase must not be held back until the next phase.
         self.hub.flush().map_err(RunError::NotDelivered)
     }
 
@@ -378,7 +378,7 @@ impl Phase {
         }
     }
 
-    /// Performs up to `limit` operations; fewer at the end of the phase.
+    /// Performs up to `limit` operations, or fewer at the end of the phase. Returns their number of events.
     fn some(&self, load: &mut Load, limit: u64) -> Result<u64, RunError> {
         let mut added = Counts::default();
         let mut outcome = Ok(());

@@ -1,16 +1,17 @@
-//! What devices and back ends write: small documents over few keys, so that writes meet and overlap.
+//! The values that devices and back ends write: small documents with few keys, so that writes often change
+//! the same keys.
 
 use rand::{Rng, rngs::StdRng, seq::IndexedRandom};
 use serde_json::{Map, Value, json};
 
-/// Texts that go wrong where bytes, characters and escapes are mixed up.
+/// Strings that reveal confusion of bytes, characters and escapes.
 const TEXTS: [&str; 8] =
     ["auto", "Zürich", "日本語", "𝄞 clef", "quote \" and \\ slash", "line\nbreak", "", "مرحبا"];
-/// Numbers at the edges: the largest and smallest integers of a twin, and doubles that must survive exactly.
+/// Numbers at the limits: the largest and smallest integers of a twin, and doubles that must be kept exactly.
 const INTEGERS: [i64; 6] = [(1 << 52) - 1, -(1 << 52), 0, -1, 1_700_000_000_000, 4_294_967_296];
 const DOUBLES: [f64; 8] =
     [0.1, 0.300_000_000_000_000_04, 1e-300, 1.797_693_134_862_315_7e308, -2.5, 1e21, 5e-324, 1.0];
-/// Keys that mean something to a document store when they stand at its root.
+/// Keys that have a special meaning at the root of a Cosmos DB document.
 const STORE_KEYS: [&str; 6] = ["id", "_etag", "ttl", "_ts", "deviceId", "version"];
 
 /// A merge patch of one to three changes.
@@ -22,7 +23,7 @@ pub(super) fn patch(random: &mut StdRng) -> Value {
     Value::Object(patch)
 }
 
-/// A section as a whole: no nulls.
+/// A complete section, without nulls.
 pub(super) fn section(random: &mut StdRng) -> Value {
     without_nulls(patch(random))
 }
@@ -61,7 +62,7 @@ fn firmware(random: &mut StdRng) -> Value {
     }
 }
 
-/// A scalar, an object in its place, and back.
+/// A scalar, and an object that replaces it.
 fn mode(random: &mut StdRng) -> Value {
     match random.random_range(0..3) {
         0 => json!("auto"),
@@ -70,7 +71,7 @@ fn mode(random: &mut StdRng) -> Value {
     }
 }
 
-/// Arrays are replaced whole: longer, shorter, empty, nested.
+/// Arrays are replaced as a whole: by longer, shorter, empty and nested ones.
 fn samples(random: &mut StdRng) -> Value {
     match random.random_range(0..4) {
         0 => json!([]),
@@ -79,7 +80,7 @@ fn samples(random: &mut StdRng) -> Value {
     }
 }
 
-/// Nulls inside objects, also of objects that the patch creates.
+/// Nulls inside objects, including objects that the patch creates.
 fn network(random: &mut StdRng) -> Value {
     match random.random_range(0..4) {
         0 => json!({"wifi": {"ssid": TEXTS.choose(random), "rssi": -random.random_range(30..90)}}),

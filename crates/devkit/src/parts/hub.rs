@@ -14,21 +14,21 @@ use crate::{
 /// The shared access policy of a hub's service API.
 const POLICY: &str = "service";
 
-/// A further IoT hub. It accepts the same token as the first one.
+/// Another IoT hub. It accepts the same token as the first one.
 #[derive(Clone, Debug)]
 pub struct AnotherIotHub {
-    /// The hub; its name has to be another one, whatever the case.
+    /// The hub. Its name must differ from those of the others by more than case.
     pub iothub: iothub::Options,
-    /// The address of its service REST API; port 0 takes a free one.
+    /// The address of its service REST API. With port 0, the system chooses a free port.
     pub service: SocketAddr,
-    /// The tier and units whose limits its service API keeps; absent, nothing is limited.
+    /// The tier and units whose limits its service API applies. `None`: no limits.
     pub quota: Option<api::Quota>,
-    /// Event Hubs of its own for the two sources; absent, it routes to those of the first one.
+    /// The Event Hubs for its two sources. `None`: those of the first hub.
     pub hubs: Option<HubNames>,
 }
 
 impl AnotherIotHub {
-    /// A hub of this name on a free port, without limits, with routes to the first one's Event Hubs.
+    /// A hub with this name on a free port, without limits, with routes to the first hub's Event Hubs.
     pub fn named(name: impl Into<String>) -> Self {
         Self {
             iothub: iothub::Options { name: name.into(), ..iothub::Options::default() },
@@ -39,16 +39,16 @@ impl AnotherIotHub {
     }
 }
 
-/// Where an IoT hub is.
+/// The endpoints of an IoT hub.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IotHubEndpoints {
     /// The hub's name: `hubName` of its events.
     pub name: String,
     /// Its service REST API, as `http://host:port`.
     pub service: String,
-    /// Its host name, which requests are signed for; the socket is at [`IotHubEndpoints::service`].
+    /// Its host name, for which requests are signed. The socket is at [`IotHubEndpoints::service`].
     pub host_name: String,
-    /// A connection string with a key for the service API. It opens nothing but this process.
+    /// A connection string for the service API. Its key is valid for this process only.
     pub connection_string: String,
     /// The Event Hub with its lifecycle events.
     pub lifecycle_hub: String,
@@ -68,7 +68,7 @@ pub struct IotHub {
 }
 
 impl IotHub {
-    /// Starts a hub that routes to `broker`, to the Event Hubs `names` unless it has its own.
+    /// Starts a hub with routes to `broker`: to its own Event Hubs, or else to the Event Hubs `names`.
     ///
     /// # Errors
     /// Its service API cannot listen.
@@ -105,7 +105,7 @@ impl IotHub {
         })
     }
 
-    /// Its name, as its events spell it.
+    /// Its name, as in its events.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -115,7 +115,7 @@ impl IotHub {
         &self.service
     }
 
-    /// Its service REST API: its counters, limits and faults.
+    /// Its service REST API, with counters, limits and faults.
     pub fn registry(&self) -> &api::Server {
         &self.registry
     }
@@ -125,7 +125,7 @@ impl IotHub {
         &self.fleet
     }
 
-    /// Where it is.
+    /// Its endpoints.
     pub fn endpoints(&self) -> IotHubEndpoints {
         let Self { name, host_name, key, hubs, .. } = self;
         IotHubEndpoints {

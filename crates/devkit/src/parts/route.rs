@@ -1,4 +1,4 @@
-//! From the hub's notifications to the broker's events.
+//! Converts the hub's notifications to the broker's events.
 
 use std::{collections::BTreeMap, sync::Arc};
 

@@ -1,8 +1,8 @@
-//! Field by field: the first difference between a twin and its document.
+//! Compares field by field: the first difference between a twin and its document.
 
 use serde_json::{Map, Number, Value};
 
-/// Longer values are cut off in a report.
+/// Longer values are shortened in a report.
 const SHOWN_CHARACTERS: usize = 60;
 
 /// The first difference.
@@ -13,11 +13,11 @@ pub(super) struct Found {
     pub(super) found: String,
 }
 
-/// Compares state, version, tags, desired and reported properties, `$version` and `$metadata` included.
+/// Compares state, version, tags, desired and reported properties, including `$version` and `$metadata`.
 pub(super) fn document(twin: &Value, document: &Value) -> Option<Found> {
     let live = Value::from("live");
     let empty = Value::Object(Map::new());
-    // The hub leaves empty tags out; a document may have them or not.
+    // The hub omits empty tags. A document may have them or not.
     let tags = |value: &Value| value.get("tags").cloned().unwrap_or_else(|| empty.clone());
     different(Some(&live), document.pointer("/sync/state"), "/sync/state")
         .or_else(|| different(twin.get("version"), document.get("version"), "/version"))
@@ -45,7 +45,7 @@ fn different(expected: Option<&Value>, found: Option<&Value>, path: &str) -> Opt
     }
 }
 
-/// 1 and 1.0 are the same number; integers are compared as integers, so that no digit is lost.
+/// Compares numbers by value, so 1 equals 1.0. Integers are compared as integers, so that no digit is lost.
 fn equal_numbers(one: &Number, other: &Number) -> bool {
     match (one.as_i64(), other.as_i64()) {
         (Some(one), Some(other)) => one == other,

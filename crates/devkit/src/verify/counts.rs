@@ -1,11 +1,11 @@
-//! The declared counts of a daemon, held to the hub's own evaluator.
+//! Compares the daemon's declared counts with the hub's own query evaluation.
 
 use serde_json::{Value, json};
 
 use crate::iothub::query::{Collection, Dialect, Query};
 
-/// The counts in an answer of `/api/counts` that are not what their queries give of these twins, one line each. An answer without counts is
-/// wrong: nothing was compared.
+/// The counts in an answer of `/api/counts` that differ from the result of their query over these twins, one line each. An answer without
+/// counts is wrong as well, because nothing was compared.
 pub fn wrong_counts(answer: &Value, twins: &[Value]) -> Vec<String> {
     match answer["counts"].as_array().map(Vec::as_slice) {
         None | Some([]) => vec![format!("there are no counts: {answer}")],
@@ -17,7 +17,7 @@ fn wrong(count: &Value, twins: &[Value]) -> Option<String> {
     let text = count["query"].as_str().unwrap_or_default();
     let query = match Query::parse(text, Dialect::Extended) {
         Ok(query) => query,
-        Err(error) => return Some(format!("the query of {count} cannot be understood: {error}")),
+        Err(error) => return Some(format!("cannot parse the query of {count}: {error}")),
     };
     let of_modules = matches!(query.collection(), Collection::Modules);
     let selected = twins
@@ -31,7 +31,7 @@ fn wrong(count: &Value, twins: &[Value]) -> Option<String> {
         .then(|| format!("{text}: {count}, and the hub has {total}: {}", json!(expected)))
 }
 
-/// Both sides have an order of their own.
+/// Sorts the rows, because the two sides order them differently.
 fn sorted(mut rows: Vec<Value>) -> Vec<Value> {
     rows.sort_by_key(Value::to_string);
     rows

@@ -1,4 +1,4 @@
-//! Reads both sides to their end.
+//! Reads both sides completely.
 
 use std::num::NonZeroU32;
 
@@ -13,39 +13,41 @@ use serde_json::Value;
 
 use crate::stack::Endpoints;
 
-/// Twins per request to the control port.
+/// Number of twins per request to the control port.
 const TWINS_PER_PAGE: usize = 2_000;
-/// Documents per query page. The emulator copies a partition for each page, so large pages are fast pages.
+/// Number of documents per query page. The emulator copies a partition for each page, so large pages are
+/// faster.
 const DOCUMENTS_PER_PAGE: NonZeroU32 = NonZeroU32::new(5_000).expect("5,000 is not 0");
 
-/// One side could not be read, so nothing is known about the other either.
+/// One side could not be read, so the two sides cannot be compared.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The control port did not answer, or not with twins.
+    /// The control port did not answer with twins.
     #[error("cannot read the hub's twins from {url}")]
     Twins {
-        /// What was asked.
+        /// The URL of the request.
         url: String,
-        /// Why.
+        /// The reason.
         #[source]
         source: reqwest::Error,
     },
-    /// The endpoint in the settings is not a URL.
+    /// The endpoint is not a URL.
     #[error("the cosmos db endpoint {endpoint:?} is not a url: {reason}")]
     Endpoint {
         /// The endpoint.
         endpoint: String,
-        /// What is wrong.
+        /// The reason.
         reason: String,
     },
-    /// The container did not answer, or not with documents.
+    /// The container did not answer with documents.
     #[error("cannot read the documents of container {container:?} from {endpoint}: {reason}")]
     Documents {
         /// The account.
         endpoint: String,
         /// The container.
         container: String,
-        /// The SDK's words: an error of the SDK prints its diagnostics as well, which say nothing to a reader.
+        /// The message of the SDK's error. The error itself also prints diagnostics, which do not help a
+        /// reader.
         reason: String,
     },
 }
@@ -57,7 +59,7 @@ struct TwinPage {
     continuation: Option<String>,
 }
 
-/// All twins of a hub, over the control port.
+/// Reads all twins of a hub from the control port.
 pub(super) async fn twins(endpoints: &Endpoints, hub: &str) -> Result<Vec<Value>, Error> {
     let control = endpoints.control.trim_end_matches('/');
     let failed = |source| Error::Twins { url: format!("{control}/twins"), source };
@@ -83,7 +85,7 @@ pub(super) async fn twins(endpoints: &Endpoints, hub: &str) -> Result<Vec<Value>
     }
 }
 
-/// All documents of the container, over the SDK and the socket.
+/// Reads all documents of the container with the SDK.
 pub(super) async fn documents(endpoints: &Endpoints) -> Result<Vec<Value>, Error> {
     let failed = |error: azure_data_cosmos::CosmosError| Error::Documents {
         endpoint: endpoints.cosmos.clone(),

@@ -13,14 +13,14 @@ use azure_messaging_eventhubs::{
 use eventhubs_emulator::{Broker, Event, HubOptions, Options, Value};
 use futures::{Stream, StreamExt};
 
-/// A hub of four partitions with a consumer group besides the default one.
+/// A hub with four partitions and a consumer group besides the default one.
 pub(crate) const HUB: &str = "twin-changes";
-/// A hub of one partition.
+/// A hub with one partition.
 pub(crate) const SINGLE: &str = "lifecycle";
 pub(crate) const GROUP: &str = "twinsync";
 pub(crate) const TOKEN: &str = "a-token";
 
-/// Generous: a slow machine must not fail a test.
+/// Long enough for a slow machine.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
 
 pub(crate) async fn broker() -> Broker {
@@ -41,7 +41,7 @@ pub(crate) async fn start(accepted_token: Option<String>) -> Broker {
     Broker::start(options).await.expect("the broker starts")
 }
 
-/// Fails the test, naming what it waited for, instead of hanging.
+/// Fails the test after [`DEADLINE`] instead of hanging. The message says what was waited for.
 pub(crate) async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
     match tokio::time::timeout(DEADLINE, future).await {
         Ok(value) => value,
@@ -138,7 +138,7 @@ impl Reader {
         Self { client, receiver }
     }
 
-    /// One that has received the first event: its link is up.
+    /// Opens a reader that has received the first event, so its link is attached.
     pub(crate) async fn behind_the_first_event(broker: &Broker) -> Self {
         append_all(broker, ["a"]);
         let reader = Self::open(broker).await;

@@ -1,4 +1,4 @@
-//! What arrives, and in which form.
+//! Which events arrive, and in which form.
 
 use std::{
     collections::BTreeMap,
@@ -47,8 +47,8 @@ async fn an_event_keeps_its_properties_and_annotations_and_gains_its_position() 
     assert_eq!(raw.user_id, Some(vec![0xff, 0x00]));
 }
 
-/// Frames hold 64 KiB, so larger events go over several. Their bodies look like messages with a binary value, wherever a
-/// frame begins.
+/// A frame holds 64 KiB, so larger events need several frames. Wherever a frame begins, these bodies look like messages
+/// with a binary value.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_event_of_any_size_and_content_arrives_byte_by_byte() {
     let broker = broker().await;

@@ -1,4 +1,4 @@
-//! Every switch of [`eventhubs_emulator::Faults`], as the SDK's client sees it.
+//! Every fault of [`eventhubs_emulator::Faults`], as the SDK's client sees it.
 
 use std::{
     error::Error,
@@ -14,13 +14,13 @@ use crate::client::{
     DEADLINE, Reader, SINGLE, append_all, broker, consumer, next, receiver, take, text, within,
 };
 
-/// A JSON Web Token that nobody signed. It expires in the second of `expires`.
+/// An unsigned JSON Web Token that expires in the second of `expires`.
 fn token_until(expires: SystemTime) -> String {
     let seconds = expires.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     format!("e30.{}.unsigned", URL_SAFE_NO_PAD.encode(format!(r#"{{"exp":{seconds}}}"#)))
 }
 
-/// The error of the AMQP library inside the SDK's.
+/// The AMQP library's error inside the SDK's error.
 fn receive_error<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a RecvError> {
     let mut current = Some(error);
     while let Some(error) = current {
@@ -115,7 +115,7 @@ async fn a_link_ends_with_its_token_and_an_expired_one_opens_none() {
     let broker = broker().await;
     append_all(&broker, ["a"]);
     let expires = SystemTime::now() + Duration::from_secs(3);
-    // The client takes it for good for an hour, and does nothing when it ends.
+    // The client assumes that the token is valid for an hour, and does nothing when it expires.
     let token: &'static str = Box::leak(token_until(expires).into_boxed_str());
     let reader = Reader::with_token(&broker, token).await;
     reader.next().await.expect("an event");
@@ -157,7 +157,7 @@ async fn a_stalled_partition_delivers_nothing_until_it_is_released() {
     let reader = Reader::behind_the_first_event(&broker).await;
     broker.faults().stall(SINGLE, 0).expect("a partition");
     append_all(&broker, ["b"]);
-    // The link must be up and silent: an absence can only be observed over a time.
+    // The link has to be attached and silent. That nothing arrives can only be observed over some time.
     let silence = tokio::time::timeout(Duration::from_millis(300), reader.next()).await;
     assert!(silence.is_err(), "{silence:?}");
     let properties = within("properties", reader.client.get_partition_properties("0"))

@@ -10,7 +10,8 @@ use eventhubs_emulator::Broker;
 
 use crate::client::{SINGLE, append_all, broker, consumer, next, receiver, take, within};
 
-/// The first sequence number that a reader at this position gets from events 0 to 9; a new one becomes number 10.
+/// The first sequence number that a reader at this position receives from the events 0 to 9. A new event gets
+/// number 10.
 async fn first(broker: &Broker, location: StartLocation, inclusive: bool) -> i64 {
     let consumer = consumer(broker, SINGLE).await;
     let receiver = receiver(&consumer, "0", location, inclusive).await;
@@ -34,7 +35,7 @@ async fn latest_begins_with_the_next_event() {
     let consumer = consumer(&broker, SINGLE).await;
     let receiver = receiver(&consumer, "0", StartLocation::Latest, false).await;
     let mut stream = Box::pin(receiver.stream_events());
-    // The SDK attaches with the first poll; events from before the attach must not come.
+    // The SDK attaches with the first poll. Events from before the attach must not arrive.
     let attached = {
         let broker = Arc::clone(&broker);
         tokio::spawn(async move {
@@ -76,7 +77,7 @@ async fn an_offset_is_exclusive_unless_inclusive() {
 async fn an_enqueued_time_is_exclusive_unless_inclusive() {
     let broker = ten_events().await;
     let before = broker.partitions(SINGLE).expect("partitions")[0].last_enqueued_at;
-    // The clock of the log counts milliseconds: the next event must have a later one.
+    // The log's times are in milliseconds. The next event must have a later one.
     while now() <= before {
         tokio::task::yield_now().await;
     }
@@ -116,7 +117,7 @@ async fn the_position_of_the_newest_event_waits_for_the_next_one() {
 async fn a_position_behind_the_end_is_refused_as_the_service_refuses_it() {
     let broker = ten_events().await;
     for location in [StartLocation::SequenceNumber(10), StartLocation::Offset("999999999".to_owned())] {
-        // The SDK keeps one receiver per client and partition: another position needs another client.
+        // The SDK keeps one receiver per client and partition, so another position needs another client.
         let consumer = consumer(&broker, SINGLE).await;
         let receiver = receiver(&consumer, "0", location, false).await;
         let error = next(&mut Box::pin(receiver.stream_events())).await.expect_err("a refusal");

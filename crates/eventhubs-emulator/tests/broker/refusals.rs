@@ -1,4 +1,4 @@
-//! What the broker refuses, and that a refusal is an error to the client instead of a wait.
+//! What the broker refuses. A refusal is an error for the client, not a wait.
 
 use azure_messaging_eventhubs::{SendEventOptions, StartLocation};
 

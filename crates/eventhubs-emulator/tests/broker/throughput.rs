@@ -1,5 +1,6 @@
-//! How fast one reader gets a backlog. A floor, not a benchmark: it fails when delivery has become many times
-//! slower, e.g. by waiting for credit or acknowledgements. The figure is printed for `--nocapture`.
+//! How fast one reader receives a backlog. This is a lower limit and no benchmark: it fails if delivery
+//! becomes many times slower, for example because it waits for credit or acknowledgements. The rate is
+//! printed with `--nocapture`.
 
 use std::time::Instant;
 

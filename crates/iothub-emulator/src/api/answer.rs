@@ -1,4 +1,4 @@
-//! Answers in the service's form.
+//! Answers in the form that the service gives them.
 
 use axum::{
     body::Body,
@@ -8,12 +8,12 @@ use serde_json::{Value, json};
 
 use crate::{Error, Timestamp, TwinId};
 
-/// An answer before it is put on the wire.
+/// An answer before it becomes an HTTP response.
 #[derive(Debug)]
 pub(super) struct Answer {
     pub(super) status: StatusCode,
     pub(super) body: Value,
-    /// The hub's time, if the answer shows the hub at a certain time.
+    /// The time for the `Date` header, if the answer shows the hub at a certain time.
     pub(super) at: Option<Timestamp>,
     pub(super) headers: Vec<(&'static str, String)>,
 }
@@ -23,13 +23,13 @@ impl Answer {
         Self { status: StatusCode::OK, body, at: None, headers: Vec::new() }
     }
 
-    /// An error in the service's form: a message that begins with its error code, and a line for support.
+    /// An error in the service's form: a message that begins with the error code, and a tracking id.
     pub(super) fn problem(status: StatusCode, code: &str, message: &str) -> Self {
         let body = json!({
             "Message": format!("ErrorCode:{code};{message}"),
             "ExceptionMessage": format!("Tracking ID:devkit-{}", status.as_u16()),
         });
-        // Seen in helium/console#1039.
+        // Source for this header: helium/console#1039.
         let headers = vec![("iothub-errorcode", code.to_owned())];
         Self { status, body, at: None, headers }
     }
@@ -38,7 +38,7 @@ impl Answer {
         Self::problem(StatusCode::BAD_REQUEST, "ArgumentInvalid", message)
     }
 
-    /// The code and message that the service uses for a status, for faults.
+    /// An injected error: the code and message that the service uses for this status.
     pub(super) fn fault(status: u16) -> Self {
         let (code, message) = match status {
             429 => ("ThrottlingException", "Too many requests, please try again later"),
@@ -71,7 +71,7 @@ impl Answer {
         self
     }
 
-    /// The response, and its body apart from it. `now` is the hub's time.
+    /// Returns the response without a body, and the body. `now` is the hub's time.
     pub(super) fn response(&self, now: Timestamp) -> (Response<Body>, Vec<u8>) {
         let body = serde_json::to_vec(&self.body).unwrap_or_default();
         let mut response = Response::new(Body::empty());
@@ -81,7 +81,8 @@ impl Answer {
         headers.insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
         let at = self.at.unwrap_or(now).http_date();
         for (name, value) in self.headers.iter().map(|(name, value)| (*name, value)).chain([("date", &at)]) {
-            // Ids, etags and tokens here are printable; a value that is not would only lose its header.
+            // The ids, ETags and tokens here are printable. If a value were not, only its header would be
+            // missing.
             if let Ok(value) = HeaderValue::from_str(value) {
                 headers.insert(name, value);
             }
@@ -90,7 +91,7 @@ impl Answer {
     }
 }
 
-/// The id that a request names, or the answer that says what is wrong with it.
+/// Parses the id in a request. If it is invalid, returns the answer that says why.
 pub(super) fn twin_id(device: String, module: Option<String>) -> Result<TwinId, Answer> {
     let id = match module {
         None => TwinId::device(device),

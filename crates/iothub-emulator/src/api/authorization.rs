@@ -1,8 +1,8 @@
-//! Who may call: a shared access signature made with the hub's policy key, or a bearer token.
+//! Authorization of calls: a shared access signature made with the hub's policy key, or a bearer token.
 //!
-//! A signature is `SharedAccessSignature sr={resource}&sig={signature}&se={expiry}&skn={policy}`: HMAC-SHA256 with the
-//! policy's key over the resource as it is written in the token, a newline and the expiry (Microsoft's page "Control
-//! access to IoT Hub by using shared access signatures").
+//! A signature is `SharedAccessSignature sr={resource}&sig={signature}&se={expiry}&skn={policy}`. It is the
+//! HMAC-SHA256 with the policy's key over the resource as it is written in the token, a newline and the expiry
+//! (Microsoft's page "Control access to IoT Hub by using shared access signatures").
 
 use axum::http::{HeaderMap, header};
 use base64::{Engine, engine::general_purpose::STANDARD};
@@ -10,7 +10,7 @@ use hmac::{Hmac, Mac};
 use sha2::Sha256;
 use url::form_urlencoded;
 
-/// Why a call is not authorized. The text goes to the client, so it holds no signature and no token.
+/// Why a call is not authorized. The text is sent to the client, so it contains no signature and no token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Refusal {
     #[error("the request has no authorization header")]
@@ -29,18 +29,18 @@ pub(super) enum Refusal {
     WrongToken,
 }
 
-/// What is accepted.
+/// The credentials that are accepted.
 #[derive(Debug)]
 pub(super) struct Access {
     pub(super) host_name: String,
     pub(super) policy: String,
     pub(super) key: Vec<u8>,
-    /// The only bearer token; absent, any will do.
+    /// The only bearer token that is accepted. `None` accepts every non-empty token.
     pub(super) token: Option<String>,
 }
 
 impl Access {
-    /// Whether the request may be performed at `now`, in seconds since the Unix epoch.
+    /// Checks the authorization of a request at `now`, in seconds since the Unix epoch.
     pub(super) fn verify(&self, headers: &HeaderMap, now: i64) -> Result<(), Refusal> {
         let header = headers.get(header::AUTHORIZATION).ok_or(Refusal::Missing)?;
         let header = header.to_str().map_err(|_| Refusal::Malformed)?;
@@ -68,7 +68,7 @@ impl Access {
             return Err(Refusal::UnknownPolicy);
         }
         let signature = STANDARD.decode(decode(signature)).map_err(|_| Refusal::Malformed)?;
-        // An HMAC takes a key of any length; the comparison takes the same time for any signature.
+        // An HMAC accepts a key of any length. The comparison takes the same time for every signature.
         let mac = Hmac::<Sha256>::new_from_slice(&self.key).map_err(|_| Refusal::WrongSignature)?;
         mac.chain_update(format!("{resource}\n{expiry}"))
             .verify_slice(&signature)
@@ -81,7 +81,7 @@ impl Access {
     }
 }
 
-/// One percent-encoded value. A plus sign stands for itself, as in base64 that somebody did not encode.
+/// Decodes one percent-encoded value. A plus sign stands for itself, because some clients do not encode the base64.
 fn decode(value: &str) -> String {
     let plus = value.replace('+', "%2B");
     form_urlencoded::parse(format!("v={plus}").as_bytes()).map(|(_, value)| value.into_owned()).collect()

@@ -1,4 +1,4 @@
-//! Which operation a request asks for, and performing it on the hub.
+//! Finds the operation of a request and performs it on the hub.
 
 use axum::http::{HeaderMap, Method, StatusCode, header};
 use percent_encoding::percent_decode_str;
@@ -13,10 +13,10 @@ use super::{
 };
 use crate::{Operation, Service, ServiceError, TwinId};
 
-/// The versions of the API that clients are known to use.
+/// The API versions that clients are known to use.
 const API_VERSIONS: [&str; 3] = ["2020-09-30", "2021-04-12", "2024-03-31"];
 
-/// A request's target, understood.
+/// The operation that a request asks for.
 #[derive(Debug, PartialEq, Eq)]
 enum Target {
     Read(String, Option<String>),
@@ -28,7 +28,7 @@ enum Target {
     Unknown,
 }
 
-/// A request that may be performed.
+/// A parsed request.
 #[derive(Debug)]
 pub(super) struct Call {
     target: Target,
@@ -36,7 +36,7 @@ pub(super) struct Call {
 }
 
 impl Call {
-    /// `path` as it came, percent-encoded: an id may hold an encoded slash.
+    /// Parses the request line. `path` is still percent-encoded, because an id may contain an encoded slash.
     pub(super) fn of(method: &Method, path: &str, query: Option<&str>) -> Self {
         let segments: Vec<String> = path
             .trim_start_matches('/')
@@ -79,7 +79,7 @@ impl Call {
         }
     }
 
-    /// What is wrong with the request's first line, if something is.
+    /// Returns the answer for a request whose path, method or API version is not supported.
     pub(super) fn refusal(&self) -> Option<Answer> {
         match &self.target {
             Target::Unknown => {
@@ -158,7 +158,7 @@ fn write(
     match hub.apply_if(&operation(id, body), etag) {
         Ok(_) => read(hub, device, module),
         Err(ServiceError::Refused(error)) => Err(Answer::refused(&error)),
-        // The twin is written: what its route says is no concern of the writer.
+        // The twin is written. The writer gets the normal answer even if the route failed.
         Err(ServiceError::NotDelivered(error)) => {
             tracing::warn!(error = &error as &dyn std::error::Error, "a twin change could not be delivered");
             read(hub, device, module)

@@ -1,4 +1,4 @@
-//! What the registry was asked, and what it answered.
+//! Counters of the API: requests and their answers.
 
 use std::{
     collections::BTreeMap,
@@ -7,17 +7,19 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-/// Requests of one kind.
+/// Counts of the requests of one kind.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct OperationCount {
-    /// Requests, whatever the answer.
+    /// Number of requests, with any answer.
     pub requests: u64,
-    /// Requests by answer: the status, or `hang`, `drop` or `truncate` where there was none or half of one.
+    /// Number of requests by answer: the status, or `hang`, `drop` or `truncate` if the answer was missing or
+    /// incomplete.
     pub answers: BTreeMap<String, u64>,
 }
 
-/// Requests by operation: `readTwin`, `writeTwin`, `query`, `statistics` and `other` (no such path).
+/// Requests by operation: `readTwin`, `writeTwin`, `query`, `statistics` and `other` (unknown path or
+/// method).
 pub type Counters = BTreeMap<String, OperationCount>;
 
 #[derive(Debug, Default)]

@@ -1,4 +1,4 @@
-//! What a client of the registry has to live with.
+//! Faults that the API injects into requests.
 
 use std::{
     sync::{Mutex, MutexGuard, PoisonError},
@@ -10,15 +10,15 @@ use serde::{Deserialize, Serialize};
 
 use super::kind::Kind;
 
-/// Which requests a fault is meant for.
+/// The requests that a fault applies to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Operations {
-    /// Twins read by id.
+    /// Reads of twins by id.
     Reads,
     /// Pages of queries.
     Queries,
-    /// Twins written.
+    /// Writes of twins.
     Writes,
     /// Every request.
     #[default]
@@ -36,7 +36,7 @@ impl Operations {
     }
 }
 
-/// What goes wrong.
+/// The effect of a fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", rename_all_fields = "camelCase", deny_unknown_fields)]
 pub enum FaultKind {
@@ -44,16 +44,16 @@ pub enum FaultKind {
     Answer {
         /// The status.
         status: u16,
-        /// With a `Retry-After` of so many seconds, if given.
+        /// Seconds for a `Retry-After` header, if any.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         retry_after_seconds: Option<u64>,
     },
-    /// The request waits this long, and then goes on as it would: to the next fault, or to its answer.
+    /// The request waits for this time. After that, it continues: with the next fault, or with its answer.
     Delay {
         /// Milliseconds.
         ms: u64,
     },
-    /// The request is taken and never answered; the connection stays open.
+    /// The request is received and never answered. The connection stays open.
     Hang,
     /// The connection is closed without an answer.
     Drop,
@@ -61,22 +61,22 @@ pub enum FaultKind {
     Truncate,
 }
 
-/// One fault, for the next requests, for a while, or for a share of them.
+/// One fault: for a number of requests, for some time, or for a share of the requests.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Fault {
-    /// What goes wrong.
+    /// The effect.
     pub trouble: FaultKind,
-    /// Which requests.
+    /// The requests that it applies to.
     #[serde(default)]
     pub operations: Operations,
-    /// Strikes this many times and is then over; without it, there is no such limit.
+    /// How many times the fault takes effect. `None`: no such limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next: Option<u64>,
-    /// Is over this many milliseconds after it was set; without it, there is no such limit.
+    /// How long the fault lasts, in milliseconds from the moment it was set. `None`: no such limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub for_ms: Option<u64>,
-    /// The chance to strike, 1 by default.
+    /// The probability that the fault affects a request, 1 by default.
     #[serde(default = "certain")]
     pub probability: f64,
 }
@@ -86,7 +86,7 @@ fn certain() -> f64 {
 }
 
 impl Fault {
-    /// `trouble` for every request, for ever.
+    /// A fault that affects every request, without end.
     pub fn new(trouble: FaultKind) -> Self {
         Self { trouble, operations: Operations::All, next: None, for_ms: None, probability: certain() }
     }
@@ -101,12 +101,12 @@ impl Fault {
         Self { operations, ..self }
     }
 
-    /// The same fault, `next` times.
+    /// The same fault, limited to `next` requests.
     pub fn times(self, next: u64) -> Self {
         Self { next: Some(next), ..self }
     }
 
-    /// The same fault for a while from when it is set.
+    /// The same fault, limited to `time` from the moment it is set.
     pub fn lasting(self, time: Duration) -> Self {
         Self { for_ms: Some(u64::try_from(time.as_millis()).unwrap_or(u64::MAX)), ..self }
     }
@@ -117,23 +117,23 @@ impl Fault {
     }
 }
 
-/// All faults of the registry.
+/// All faults of the API.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Faults {
-    /// Seeds the generator behind the probabilities.
+    /// Seed of the random generator for the probabilities.
     pub seed: u64,
-    /// Looked through in order: delays add up, and the first other fault that strikes ends it.
+    /// Checked in order. Delays add up. The first other fault that takes effect ends the search.
     pub faults: Vec<Fault>,
-    /// Queries show the hub as it was so many milliseconds ago, as far back as the hub's history goes: if that is off, this
-    /// switches it on, and it begins now. Reads by id never do.
+    /// Queries show the state of the hub this many milliseconds ago, as far back as the hub's history reaches. If the history is off,
+    /// setting this switches it on, and the history begins at that time. Reads by id always show the latest state.
     pub stale_by_ms: u64,
-    /// The most twins of a page, whatever the client asks for; absent: as many as the service allows.
+    /// Maximum number of twins or rows per page, whatever the client requests. `None`: the service's own limit.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub largest_page: Option<usize>,
 }
 
-/// A fault that makes no sense.
+/// A fault with an invalid setting.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum FaultError {
     /// The status is not one of those that a fault can answer with.
@@ -142,13 +142,13 @@ pub enum FaultError {
     /// The probability is out of range.
     #[error("probability is a number between 0 and 1, not {0}")]
     Probability(f64),
-    /// A page without twins would never come to an end.
+    /// A page without twins would never end a query.
     #[error("largestPage must be at least 1")]
     Page,
 }
 
 impl Faults {
-    /// These faults, and nothing else.
+    /// Only these faults.
     pub fn of(faults: impl IntoIterator<Item = Fault>) -> Self {
         Self { faults: faults.into_iter().collect(), ..Self::default() }
     }
@@ -156,7 +156,7 @@ impl Faults {
     /// Checks statuses, probabilities and the page.
     ///
     /// # Errors
-    /// The first setting that makes no sense.
+    /// The first invalid setting.
     pub fn validate(&self) -> Result<(), FaultError> {
         for fault in &self.faults {
             if let FaultKind::Answer { status, .. } = fault.trouble
@@ -176,11 +176,11 @@ impl Faults {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Verdict {
     pub(super) delay: Duration,
-    /// Anything but a delay.
+    /// The effect, unless it is a delay.
     pub(super) trouble: Option<FaultKind>,
 }
 
-/// The faults in force, with what is left of them.
+/// The active faults, with their remaining counts.
 #[derive(Debug)]
 pub(super) struct Injector(Mutex<State>);
 
@@ -202,7 +202,7 @@ impl Injector {
         *self.lock() = State { faults, random, since: now };
     }
 
-    /// The faults with what is left of them.
+    /// The faults, with their remaining counts.
     pub(super) fn get(&self) -> Faults {
         self.lock().faults.clone()
     }

@@ -1,6 +1,6 @@
 //! Kinds of requests.
 
-/// Kinds of requests: what is counted, limited and made to fail apart from the others.
+/// Kinds of requests. They are counted and limited separately, and faults can apply to one kind only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     ReadTwin,

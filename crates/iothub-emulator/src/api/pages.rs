@@ -1,7 +1,8 @@
 //! Queries, and their answers page by page.
 //!
-//! Rows that stand for one twin each are scanned in the order of the twins' ids, so a page begins behind the last twin of the one
-//! before, whatever has come and gone since. All others (groups, `TOP`) are put together anew for each page, and counted off.
+//! If each twin gives one row, twins are read in the order of their ids, and a page begins after the last twin of the previous page. So it
+//! does not matter which twins were added or deleted since. Other results (groups, `TOP`) are computed again for each page, and a page
+//! begins after a number of rows.
 
 use axum::http::HeaderMap;
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
@@ -19,7 +20,7 @@ use crate::{Service, TwinId};
 
 const DEFAULT_PAGE: usize = 100;
 const LARGEST_PAGE: usize = 1_000;
-/// Twins that are looked at while the hub is locked.
+/// Number of twins that are read while the hub is locked.
 const CHUNK: usize = 250;
 
 #[derive(Deserialize)]
@@ -27,7 +28,7 @@ struct Body {
     query: String,
 }
 
-/// Answers a query with one page.
+/// Answers one page of a query.
 pub(super) async fn query(
     hub: &Service,
     injector: &Injector,
@@ -69,7 +70,7 @@ pub(super) async fn query(
     })
 }
 
-/// Up to `size` twins after `after`, and the last of them if there are more.
+/// Returns up to `size` twins after `after`, and the id of the last one if there are more.
 async fn matches(
     hub: &Service,
     injector: &Injector,
@@ -84,9 +85,9 @@ async fn matches(
     let mut found: Vec<Value> = Vec::new();
     let mut last = None;
     loop {
-        // One more than the page holds tells whether there is another page.
+        // One twin more than the page holds shows whether there is another page.
         let chunk = if query.selects_all() { CHUNK.min(size + 1 - found.len()) } else { CHUNK };
-        let view = hub.look(after.as_ref(), chunk, injector.stale_by(), wanted);
+        let view = hub.scan(after.as_ref(), chunk, injector.stale_by(), wanted);
         for (id, twin) in view.twins {
             if !query.selects(&twin) {
                 continue;
@@ -127,13 +128,13 @@ const UNKNOWN: &str = "the continuation is not one that the service gave out";
 /// Where a page begins.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 enum Position {
-    /// Behind this twin.
+    /// After this twin.
     Behind { device: String, module: Option<String> },
-    /// Behind so many rows.
+    /// After this number of rows.
     Rows(usize),
 }
 
-/// What a client carries from one page to the next. It names the query that it belongs to.
+/// The content of a continuation token, which also identifies the query that it belongs to.
 #[derive(Serialize, Deserialize)]
 struct Continuation {
     query: String,

@@ -1,4 +1,4 @@
-//! The socket: accept, decide, answer, stop.
+//! The socket of the API: accepts connections, answers requests, and stops.
 
 use std::{
     net::SocketAddr,
@@ -26,47 +26,47 @@ use super::{
 };
 use crate::Service;
 
-/// How long requests under way may take at a stop.
+/// How long running requests may take when the server stops.
 const STOP_GRACE: Duration = Duration::from_secs(1);
-/// Far over the largest twin and the longest query.
+/// Much larger than the largest twin and the longest query.
 const LARGEST_BODY_BYTES: usize = 1024 * 1024;
 
-/// What to serve, and where.
+/// Options of the API.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// The address to bind; port 0 takes a free one.
+    /// The address to bind. With port 0, the system chooses a free port.
     pub listen: SocketAddr,
-    /// The hub's host name, which signatures are made for.
+    /// The hub's host name, for which signatures are made.
     pub host_name: String,
     /// The name of the shared access policy.
     pub policy: String,
     /// The policy's key in base64.
     pub key: String,
-    /// The only bearer token that is accepted; absent, any is.
+    /// The only bearer token that is accepted. `None` accepts every token.
     pub token: Option<String>,
-    /// What to limit requests to; absent, nothing.
+    /// The limits of requests. `None`: no limits.
     pub quota: Option<Quota>,
 }
 
-/// Why the registry could not start or change.
+/// Why the API could not start or change its settings.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The address is taken or not ours.
+    /// The address is in use, or does not belong to this machine.
     #[error("cannot listen on {address} for iot hub's service api")]
     Bind {
         /// The address.
         address: SocketAddr,
-        /// Why.
+        /// Reason given by the system.
         #[source]
         source: std::io::Error,
     },
     /// The policy's key is not base64.
     #[error("the shared access key is not base64")]
     Key(#[source] base64::DecodeError),
-    /// A fault that makes no sense.
+    /// A fault is invalid.
     #[error(transparent)]
     Fault(#[from] FaultError),
-    /// A quota that cannot be bought.
+    /// A quota does not exist.
     #[error(transparent)]
     Quota(#[from] QuotaError),
 }
@@ -87,7 +87,7 @@ struct Registry {
     stop: CancellationToken,
 }
 
-/// The connection is to be closed without an answer.
+/// Tells hyper to close the connection without an answer.
 #[derive(Debug, thiserror::Error)]
 #[error("the connection was closed by a fault")]
 struct Dropped;
@@ -96,7 +96,7 @@ impl Server {
     /// Binds the address and serves `hub`.
     ///
     /// # Errors
-    /// The address cannot be bound, or a setting makes no sense.
+    /// The address cannot be bound, or an option is invalid.
     pub async fn start(options: Options, hub: Arc<Service>) -> Result<Self, Error> {
         if let Some(quota) = options.quota {
             quota.validate()?;
@@ -122,31 +122,31 @@ impl Server {
         Ok(Self { address, registry, accepting: Mutex::new(Some(accepting)) })
     }
 
-    /// The address that is served.
+    /// The address that it listens on.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Requests up to here.
+    /// The counters since the start or the last reset.
     pub fn counters(&self) -> Counters {
         self.registry.counting.snapshot()
     }
 
-    /// Starts counting from zero.
+    /// Resets the counters to zero.
     pub fn reset_counters(&self) {
         self.registry.counting.reset();
     }
 
-    /// The faults in force, with what is left of them.
+    /// The active faults, with their remaining counts.
     pub fn faults(&self) -> Faults {
         self.registry.injector.get()
     }
 
-    /// Replaces all faults; the default switches them off. Requests that hang already stay so. Stale queries need the hub's
-    /// history: they switch it on if it is off, and it stays on.
+    /// Replaces all faults. The default removes them all. Requests that already hang continue to hang. Queries of an earlier state need the
+    /// hub's history: if it is off, this switches it on, and it stays on.
     ///
     /// # Errors
-    /// A setting that makes no sense; nothing changes then.
+    /// A setting is invalid. In that case, nothing changes.
     pub fn set_faults(&self, faults: Faults) -> Result<(), Error> {
         faults.validate()?;
         if faults.stale_by_ms > 0 {
@@ -156,15 +156,15 @@ impl Server {
         Ok(())
     }
 
-    /// What requests are limited to.
+    /// The limits of requests.
     pub fn quota(&self) -> Option<Quota> {
         self.registry.throttle().quota()
     }
 
-    /// Limits requests from here on, with full buckets; nothing switches the limits off.
+    /// Sets the limits of requests, with full token buckets. `None` removes the limits.
     ///
     /// # Errors
-    /// A quota that cannot be bought; nothing changes then.
+    /// The quota does not exist. In that case, nothing changes.
     pub fn set_quota(&self, quota: Option<Quota>) -> Result<(), Error> {
         if let Some(quota) = quota {
             quota.validate()?;
@@ -173,12 +173,12 @@ impl Server {
         Ok(())
     }
 
-    /// Stops serving. Requests under way get a second to finish, those that hang get none.
+    /// Stops the server. Running requests get one second to finish. Requests that hang are ended at once.
     pub async fn stop(&self) {
         self.registry.stop.cancel();
         let accepting = self.accepting.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(accepting) = accepting {
-            // A task that panicked has nothing left to stop.
+            // If the task panicked, nothing is left to stop.
             let _ = accepting.await;
         }
     }
@@ -202,8 +202,8 @@ async fn accept(listener: TcpListener, registry: Arc<Registry>) {
                     connections.spawn(serve(stream, Arc::clone(&registry)));
                 }
                 Err(error) => {
-                    // The next attempt may find a free descriptor.
-                    tracing::warn!(error = &error as &dyn std::error::Error, "a connection could not be taken");
+                    // The next attempt may find a free file descriptor.
+                    tracing::warn!(error = &error as &dyn std::error::Error, "a connection could not be accepted");
                     tokio::time::sleep(Duration::from_millis(50)).await;
                 }
             },
@@ -211,18 +211,18 @@ async fn accept(listener: TcpListener, registry: Arc<Registry>) {
     }
     drop(listener);
     let all = async { while connections.join_next().await.is_some() {} };
-    // What is not over in time is aborted when the set goes.
+    // Dropping the set aborts the connections that have not ended in time.
     let _ = tokio::time::timeout(STOP_GRACE, all).await;
 }
 
 async fn serve(stream: TcpStream, registry: Arc<Registry>) {
-    // Small answers to small requests: without this, every one of them waits for the peer's delayed acknowledgement.
-    // A socket that refuses the option works all the same.
+    // Without `TCP_NODELAY`, every small answer waits for the peer's delayed acknowledgement. If the option cannot be set, the connection
+    // still works.
     let _ = stream.set_nodelay(true);
     let service = service_fn(|request| registry.handle(request));
     let connection = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
     let mut connection = std::pin::pin!(connection);
-    // A client that goes away, or a fault, ends the connection with an error that nobody needs to see.
+    // A client that disconnects and an injected fault both end the connection with an error. These errors are expected.
     tokio::select! {
         biased;
         () = registry.stop.cancelled() => {
@@ -284,7 +284,7 @@ impl Registry {
         Ok(self.answer(kind, &answer))
     }
 
-    /// Whether the request may be performed.
+    /// Checks whether the request may be performed. Otherwise, returns the answer.
     fn admit(&self, call: &Call, headers: &axum::http::HeaderMap) -> Result<(), Answer> {
         let now = self.hub.now().unix_milliseconds().div_euclid(1_000);
         self.access.verify(headers, now).map_err(|refusal| {
@@ -305,13 +305,13 @@ impl Registry {
         response.map(|_| Body::from(body))
     }
 
-    /// Announces the whole body and breaks off in its middle.
+    /// Announces the complete body, and ends the connection in the middle of it.
     fn truncated(&self, answer: &Answer) -> Response<Body> {
         let (response, mut body) = answer.response(self.hub.now());
         body.truncate(body.len() / 2);
         let half = futures::stream::iter([Ok(Bytes::from(body))]);
         let end = futures::stream::once(async {
-            // A turn of the connection in between, in which it sends what it has.
+            // Yields once, so that the connection sends the first half before the error.
             tokio::task::yield_now().await;
             Err(Dropped)
         });

@@ -1,7 +1,7 @@
-//! The limits of a hub's tier, as token buckets.
+//! The request limits of a hub's tier, as token buckets.
 //!
-//! The figures are those of Microsoft's page "IoT Hub quotas and throttling". A bucket holds what one period allows (a
-//! second's twin reads, a minute's queries), so a client that was quiet may spend that at once.
+//! The numbers are those of Microsoft's page "IoT Hub quotas and throttling". A bucket holds what one period allows:
+//! the twin reads of a second, the queries of a minute. So a client that was idle may use that number at once.
 
 use std::time::{Duration, Instant};
 
@@ -12,10 +12,10 @@ use super::kind::Kind;
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// A hub's pricing tier, as far as it has twins.
+/// A pricing tier of IoT Hub that supports twins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Tier {
-    /// Free: as S1.
+    /// Free, with the limits of S1.
     F1,
     /// Standard 1.
     S1,
@@ -25,13 +25,13 @@ pub enum Tier {
     S3,
 }
 
-/// What a hub pays for.
+/// The tier and units of a hub, which determine its limits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Quota {
     /// The tier.
     pub tier: Tier,
-    /// Units of it.
+    /// Number of units, 1 by default.
     #[serde(default = "one")]
     pub units: u32,
 }
@@ -40,7 +40,7 @@ fn one() -> u32 {
     1
 }
 
-/// A quota that cannot be bought.
+/// The tier does not offer this number of units.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a hub has between 1 and {most} units of its tier, not {units}")]
 pub struct QuotaError {
@@ -52,7 +52,7 @@ impl Quota {
     /// Checks the number of units.
     ///
     /// # Errors
-    /// There are none, or more than the tier has.
+    /// The number is 0, or larger than the tier allows.
     pub fn validate(self) -> Result<(), QuotaError> {
         let most = match self.tier {
             Tier::F1 => 1,
@@ -62,7 +62,7 @@ impl Quota {
         if (1..=most).contains(&self.units) { Ok(()) } else { Err(QuotaError { units: self.units, most }) }
     }
 
-    /// How many requests of a kind a period allows.
+    /// Number of requests of this kind that are allowed per period.
     fn allowance(self, kind: Kind) -> (u32, Duration) {
         let Self { tier, units } = self;
         match (kind, tier) {
@@ -80,7 +80,7 @@ impl Quota {
     }
 }
 
-/// One kind's tokens.
+/// The token bucket of one kind of requests.
 #[derive(Debug)]
 struct Bucket {
     capacity: f64,
@@ -95,7 +95,7 @@ impl Bucket {
         Self { capacity, per_second: capacity / period.as_secs_f64(), tokens: capacity, filled_at: now }
     }
 
-    /// Takes a token, or says how long it takes until there is one.
+    /// Takes a token. If there is none, returns the time until there is one.
     fn take(&mut self, now: Instant) -> Result<(), Duration> {
         let passed = now.saturating_duration_since(self.filled_at).as_secs_f64();
         self.tokens = (self.tokens + passed * self.per_second).min(self.capacity);
@@ -108,7 +108,7 @@ impl Bucket {
     }
 }
 
-/// The buckets of a hub; without a quota, nothing is limited.
+/// The token buckets of a hub. Without a quota, nothing is limited.
 #[derive(Debug, Default)]
 pub(super) struct Throttle {
     quota: Option<Quota>,
@@ -116,7 +116,7 @@ pub(super) struct Throttle {
 }
 
 impl Throttle {
-    /// Full buckets for a quota.
+    /// Starts with full buckets.
     pub(super) fn new(quota: Option<Quota>) -> Self {
         Self { quota, buckets: Vec::new() }
     }
@@ -125,7 +125,7 @@ impl Throttle {
         self.quota
     }
 
-    /// Lets a request pass, or says how long it has to wait.
+    /// Admits a request, or returns how long it has to wait.
     pub(super) fn take(&mut self, kind: Kind, now: Instant) -> Result<(), Duration> {
         let Some(quota) = self.quota else {
             return Ok(());

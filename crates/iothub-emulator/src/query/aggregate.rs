@@ -1,8 +1,9 @@
-//! What is counted or computed over the twins of a group.
+//! Aggregates over the twins of a group.
 //!
-//! As Cosmos DB does: undefined values are left out. Over nothing, COUNT and SUM are 0, the others undefined.
-//! AVG and SUM are undefined if a value is no number, MIN and MAX if one is an array or an object.
-//! (learn.microsoft.com, cosmos-db/query/sum, avg, min, max; for nothing, the aggregators of azure-cosmos-dotnet-v3.)
+//! They follow Cosmos DB. Undefined values are ignored. If there are no values, COUNT and SUM are 0, and the others
+//! are undefined. AVG and SUM are undefined if a value is not a number. MIN and MAX are undefined if a value is an
+//! array or an object. (learn.microsoft.com, cosmos-db/query/sum, avg, min, max; without values: the aggregators of
+//! azure-cosmos-dotnet-v3.)
 
 use std::cmp::Ordering;
 
@@ -12,7 +13,7 @@ use super::{path::Path, value};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Aggregate {
-    /// How many twins there are.
+    /// The number of twins.
     Count,
     Of(Function, Path),
 }
@@ -26,7 +27,7 @@ pub(super) enum Function {
 }
 
 impl Aggregate {
-    /// Nothing means undefined.
+    /// Computes the aggregate. `None` means undefined.
     pub(super) fn over(&self, twins: &[&Value]) -> Option<Value> {
         let (function, path) = match self {
             Self::Count => return Some(Value::from(twins.len())),
@@ -42,14 +43,14 @@ impl Aggregate {
     }
 }
 
-/// The one that is sorted first; of equals, the one that was found first.
+/// The value that sorts first. Of equal values, the first one found. `None` if any value is an array or an object.
 fn first(values: &[&Value], order: impl Fn(&Value, &Value) -> Ordering) -> Option<Value> {
     let are_primitive = values.iter().all(|value| !value.is_array() && !value.is_object());
     let first = values.iter().min_by(|left, right| order(left, right)).filter(|_| are_primitive);
     first.map(|value| (*value).clone())
 }
 
-/// Integers are added exactly, and apart from what is a double.
+/// A sum. Integers are added exactly, separately from doubles.
 #[derive(Default)]
 struct Sum {
     count: usize,
@@ -58,7 +59,7 @@ struct Sum {
 }
 
 impl Sum {
-    /// Nothing if a value is no number.
+    /// `None` if a value is not a number.
     fn of(values: &[&Value]) -> Option<Self> {
         let mut sum = Self::default();
         for value in values {
@@ -70,13 +71,13 @@ impl Sum {
     fn add(&mut self, number: &Number) {
         self.count += 1;
         match value::integer(number) {
-            // Room for more numbers of 64 bits than any memory has.
+            // Cannot overflow: memory cannot hold that many 64-bit numbers.
             Some(integer) => self.integers += integer,
             None => self.doubles = Some(self.doubles.unwrap_or_default() + value::float(number)),
         }
     }
 
-    /// An integer, if only integers were added and it fits. What is too large for a double is undefined.
+    /// An integer, if only integers were added and the sum fits. Undefined if it is too large for a double.
     fn value(&self) -> Option<Value> {
         let exact = match self.doubles {
             None => Number::from_i128(self.integers),

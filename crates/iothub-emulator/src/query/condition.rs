@@ -1,4 +1,4 @@
-//! Conditions and what they say of a twin: true, false, or undefined.
+//! Conditions. For a twin, a condition is true, false or undefined.
 
 use serde_json::Value;
 
@@ -20,7 +20,7 @@ pub(super) enum Comparison {
     AtLeast,
 }
 
-/// What a value can be asked to be.
+/// The types that a value can be tested for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     Defined,
@@ -46,7 +46,7 @@ pub(super) enum Condition {
     All(Vec<Condition>),
     Any(Vec<Condition>),
     Not(Box<Condition>),
-    /// What is there says it itself.
+    /// The value at the path is the result, if it is a boolean.
     Holds(Path),
     Compare(Operand, Comparison, Operand),
     In(Operand, Vec<Value>),
@@ -56,7 +56,7 @@ pub(super) enum Condition {
 }
 
 impl Condition {
-    /// Nothing means undefined.
+    /// Evaluates the condition. `None` means undefined.
     pub(super) fn holds(&self, twin: &Value) -> Option<bool> {
         match self {
             Self::All(conditions) => combine(conditions, twin, false),
@@ -77,7 +77,7 @@ impl Condition {
     }
 }
 
-/// One that says `decisive` decides; without it, one that is undefined makes the whole undefined.
+/// The result is `decisive` if any condition is. Otherwise it is undefined if any condition is undefined.
 fn combine(conditions: &[Condition], twin: &Value, decisive: bool) -> Option<bool> {
     let mut whole = Some(!decisive);
     for condition in conditions {

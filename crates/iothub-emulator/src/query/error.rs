@@ -1,6 +1,6 @@
-//! Why a query was not understood.
+//! Errors of the parser.
 
-/// Why a query was not understood; for the client to read.
+/// Why a query could not be parsed. The message is meant for the client.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("cannot understand the query at character {at}: {reason}")]
 pub struct QueryError {
@@ -9,13 +9,13 @@ pub struct QueryError {
 }
 
 impl QueryError {
-    /// Where, in characters from 0.
+    /// The position in the text, in characters from 0.
     pub fn at(&self) -> usize {
         self.at
     }
 }
 
-/// An error at this character.
+/// Creates an error at a position in characters.
 pub(super) fn error(at: usize, reason: impl Into<String>) -> QueryError {
     QueryError { at, reason: reason.into() }
 }

@@ -8,10 +8,11 @@ use super::{
     path::Path,
 };
 
-/// Which twins make a group, and what is shown of each group.
+/// How twins are grouped, and what the row of each group contains.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Groups {
-    /// Twins that are equal in these are a group. None at all: all twins are one group, even if there is no twin.
+    /// Twins with equal values of these keys form a group. Without keys, all twins form one group, even if there
+    /// is no twin.
     pub(super) keys: Vec<Path>,
     pub(super) shown: Vec<(String, Shown)>,
 }
@@ -24,18 +25,18 @@ pub(super) enum Shown {
 }
 
 impl Groups {
-    /// A row per group: by the order that is asked for, then by the keys.
+    /// One row per group, in the requested order, then in the order of the keys.
     pub(super) fn rows(&self, mut twins: Vec<&Value>, order: &[Sort]) -> Vec<Value> {
         if self.keys.is_empty() {
             return vec![self.row(&twins)];
         }
         let by_keys = |left: &Value, right: &Value| order::by_paths(left, right, &self.keys);
-        // What is asked for are keys as well, so that a group stays together.
+        // Sort paths are always keys as well, so a group stays together.
         twins.sort_by(|left, right| order::compare(left, right, order).then_with(|| by_keys(left, right)));
         twins.chunk_by(|left, right| by_keys(left, right).is_eq()).map(|group| self.row(group)).collect()
     }
 
-    /// What is undefined is left out. Keys are shown as the first twin has them.
+    /// Undefined values are omitted. Keys have the values of the group's first twin.
     fn row(&self, group: &[&Value]) -> Value {
         let values = self.shown.iter().filter_map(|(name, shown)| {
             let value = match shown {

@@ -1,4 +1,5 @@
-//! Numbers and texts of a query, from where they begin. Each comes with how many characters it is long.
+//! Number and string literals of a query, parsed from their first character. Each is returned with its length
+//! in characters.
 
 use serde_json::{Number, Value};
 
@@ -12,7 +13,8 @@ pub(super) fn is_number(rest: &[char]) -> bool {
     }
 }
 
-/// Takes all that could belong to a number, so that `1x` is no number followed by a name.
+/// Takes all characters that could belong to a number, so that `1x` is an error instead of a number followed
+/// by a name.
 pub(super) fn number(rest: &[char], at: usize) -> Result<(Value, usize), QueryError> {
     let mut text = String::new();
     for next in rest {
@@ -30,19 +32,19 @@ pub(super) fn number(rest: &[char], at: usize) -> Result<(Value, usize), QueryEr
     Ok((Value::Number(number), text.len()))
 }
 
-/// In single or double quotes, with the escapes of JSON and `\'`.
+/// A string in single or double quotes, with the escapes of JSON and `\'`.
 pub(super) fn text(rest: &[char], at: usize) -> Result<(Value, usize), QueryError> {
     let Some((quote, rest)) = rest.split_first() else {
-        return Err(error(at, "a text begins with a quote"));
+        return Err(error(at, "a string begins with a quote"));
     };
     let mut text = String::new();
     let mut index = 0;
     loop {
         let rest = rest.get(index..).unwrap_or_default();
         let (character, length) = match rest {
-            [] => return Err(error(at, "the text has no closing quote")),
+            [] => return Err(error(at, "the string has no closing quote")),
             [end, ..] if end == quote => return Ok((Value::String(text), index + 2)),
-            ['\\', ..] => escaped(rest).ok_or_else(|| error(at + index + 1, "no such escape in a text"))?,
+            ['\\', ..] => escaped(rest).ok_or_else(|| error(at + index + 1, "unknown escape in a string"))?,
             [next, ..] => (*next, 1),
         };
         text.push(character);
@@ -64,7 +66,7 @@ fn escaped(rest: &[char]) -> Option<(char, usize)> {
     Some((character, 2))
 }
 
-/// `\u0041`, or two of them for what UTF-16 has two units for.
+/// `\u0041`, or two of them for a character that needs two UTF-16 units.
 fn unicode(rest: &[char]) -> Option<(char, usize)> {
     let first = unit(rest)?;
     if let Some(character) = char::from_u32(u32::from(first)) {

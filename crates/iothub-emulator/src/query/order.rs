@@ -1,4 +1,4 @@
-//! The order of an answer.
+//! Sorting the rows of an answer.
 
 use std::cmp::Ordering;
 
@@ -6,14 +6,15 @@ use serde_json::Value;
 
 use super::{path::Path, value};
 
-/// What is sorted by, and which way.
+/// A path to sort by, and the direction.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Sort {
     pub(super) path: Path,
     pub(super) is_descending: bool,
 }
 
-/// By what the query says; twins that are equal in it by device, then by module. Without order they stay as they are.
+/// Sorts by the query's order. Twins that are equal in it are sorted by device, then by module. Without an order,
+/// twins stay as they are.
 pub(super) fn sort_twins(twins: &mut [&Value], order: &[Sort]) {
     if !order.is_empty() {
         twins.sort_by(|left, right| compare(left, right, order).then_with(|| by_identity(left, right)));
@@ -27,7 +28,7 @@ pub(super) fn compare(left: &Value, right: &Value, order: &[Sort]) -> Ordering {
     }))
 }
 
-/// By the values of these paths, rising.
+/// Compares by the values of these paths, ascending.
 pub(super) fn by_paths(left: &Value, right: &Value, paths: &[Path]) -> Ordering {
     value::first_difference(paths.iter().map(|path| by_path(left, right, path)))
 }

@@ -1,4 +1,4 @@
-//! Tokens → query, by recursive descent. Depth is bounded, since a query comes from outside.
+//! Parses tokens into a query, by recursive descent. The depth is limited, because queries come from outside.
 
 use super::{Collection, Dialect, Query, QueryError, error::error, order::Sort, path::Path, token::Token};
 
@@ -24,7 +24,7 @@ pub(super) fn parse(text: &str, dialect: Dialect) -> Result<Query, QueryError> {
     Ok(Query { selection, collection, condition, order, top })
 }
 
-/// Something and where it is in the text.
+/// A value with its position in the text.
 type Placed<T> = (usize, T);
 
 fn top(cursor: &mut Cursor) -> Result<Option<usize>, QueryError> {
@@ -35,7 +35,7 @@ fn top(cursor: &mut Cursor) -> Result<Option<usize>, QueryError> {
         Some(Token::Literal(value)) => value.as_u64(),
         Some(Token::Word(_) | Token::Name(_) | Token::Sign(_)) | None => None,
     };
-    let count = count.ok_or_else(|| cursor.problem("TOP is followed by how many rows"))?;
+    let count = count.ok_or_else(|| cursor.problem("TOP needs a number of rows"))?;
     cursor.advance();
     Ok(Some(usize::try_from(count).unwrap_or(usize::MAX)))
 }
@@ -48,12 +48,12 @@ fn collection(cursor: &mut Cursor) -> Result<Collection, QueryError> {
         return Ok(Collection::Devices);
     }
     if !cursor.accept_word("modules") {
-        return Err(cursor.problem("of devices, only modules can be queried; jobs cannot"));
+        return Err(cursor.problem("only devices and devices.modules can be queried"));
     }
     Ok(Collection::Modules)
 }
 
-/// With the place of the clause, if there is one.
+/// Parses the clause, if there is one. Returns it with its position.
 fn group_by(cursor: &mut Cursor) -> Result<Option<Placed<Vec<Path>>>, QueryError> {
     let at = cursor.place();
     if !cursor.accept_word("GROUP") {

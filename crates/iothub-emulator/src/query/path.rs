@@ -1,8 +1,9 @@
-//! Paths into a twin.
+//! Paths to values in a twin.
 
 use serde_json::Value;
 
-/// What stands at the top of a twin. These names are known in any case, those below only as they are written.
+/// The names at the top of a twin. These are accepted in upper and lower case. Names below are
+/// case-sensitive.
 const ROOTS: [&str; 20] = [
     "deviceId",
     "moduleId",
@@ -26,7 +27,7 @@ const ROOTS: [&str; 20] = [
     "configurations",
 ];
 
-/// Where a value is in a twin.
+/// The path to a value in a twin.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Path {
     root: String,
@@ -34,18 +35,18 @@ pub(super) struct Path {
 }
 
 impl Path {
-    /// A path as it is written, without the prefix `devices.`.
+    /// Creates a path from its parts as they are written, without the prefix `devices.`.
     pub(super) fn new(root: String, below: Vec<String>) -> Self {
         let known = ROOTS.into_iter().find(|known| known.eq_ignore_ascii_case(&root));
         Self { root: known.map_or(root, str::to_owned), below }
     }
 
-    /// Its last part, which names a column that has no alias.
+    /// The last part of the path. It is the name of a column without an alias.
     pub(super) fn name(&self) -> &str {
         self.below.last().unwrap_or(&self.root)
     }
 
-    /// What the twin has there; nothing means undefined.
+    /// The value at this path. `None` means undefined.
     pub(super) fn of<'a>(&self, twin: &'a Value) -> Option<&'a Value> {
         let root = twin.as_object()?.get(&self.root)?;
         self.below.iter().try_fold(root, |value, name| value.as_object()?.get(name))

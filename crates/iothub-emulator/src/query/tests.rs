@@ -1,4 +1,4 @@
-//! Tables of queries: what they select, what they answer, and which are refused.
+//! Tables of queries: which twins they select, what they answer, and which are refused.
 
 use serde_json::{Value, json};
 
@@ -13,12 +13,12 @@ fn parse(text: &str) -> Query {
 }
 
 #[test]
-fn queries_are_told_apart() {
+fn kinds_of_queries_are_distinguished() {
     let of = |text| {
         let query = parse(text);
         (query.collection(), query.is_raw(), query.selects_all(), query.is_row_by_row())
     };
-    for (text, told) in [
+    for (text, expected) in [
         ("select * from devices", (Collection::Devices, false, true, true)),
         (" SELECT *\nFROM devices.modules ", (Collection::Modules, false, true, true)),
         ("SELECT * FROM Devices WHERE version > 1", (Collection::Devices, false, false, true)),
@@ -28,7 +28,7 @@ fn queries_are_told_apart() {
         ("SELECT COUNT() AS n FROM devices", (Collection::Devices, true, true, false)),
         ("SELECT version FROM devices GROUP BY version", (Collection::Devices, true, true, false)),
     ] {
-        assert_eq!(of(text), told, "{text}");
+        assert_eq!(of(text), expected, "{text}");
     }
 }
 

@@ -1,4 +1,4 @@
-//! Text → tokens.
+//! Splits text into tokens.
 
 use serde_json::Value;
 
@@ -8,17 +8,17 @@ use super::{QueryError, error::error, literal};
 pub(super) enum Token {
     /// A keyword, a function or a part of a path.
     Word(String),
-    /// A part of a path and nothing else: `[[name]]`, without its brackets.
+    /// A part of a path that cannot be a keyword: `[[name]]`, without its brackets.
     Name(String),
     Literal(Value),
     /// `( ) [ ] , . *` and the operators.
     Sign(&'static str),
 }
 
-/// Longest first, so that `<=` is not read as `<`.
+/// The longest come first, so that `<=` is not parsed as `<`.
 const SIGNS: [&str; 14] = ["!=", "<>", "<=", ">=", "=", "<", ">", "(", ")", "[", "]", ",", ".", "*"];
 
-/// The tokens with their places, counted in characters from 0.
+/// Returns the tokens with their positions, in characters from 0.
 pub(super) fn tokens(text: &str) -> Result<Vec<(usize, Token)>, QueryError> {
     let characters: Vec<char> = text.chars().collect();
     let mut tokens = Vec::new();
@@ -37,7 +37,7 @@ pub(super) fn tokens(text: &str) -> Result<Vec<(usize, Token)>, QueryError> {
     Ok(tokens)
 }
 
-/// The first token of the rest, and how many characters it is long.
+/// Returns the first token of the rest, and its length in characters.
 fn token(rest: &[char], at: usize, follows_dot: bool) -> Result<(Token, usize), QueryError> {
     let literal = |(value, length)| (Token::Literal(value), length);
     match rest {
@@ -58,7 +58,7 @@ fn word(rest: &[char]) -> (Token, usize) {
     (Token::Word(word.iter().collect()), word.len())
 }
 
-/// Up to the first `]]`.
+/// Parses a name that ends at the first `]]`.
 fn name(rest: &[char], at: usize) -> Result<(Token, usize), QueryError> {
     let inner = rest.get(2..).unwrap_or_default();
     let length = inner.windows(2).position(|pair| pair == [']', ']']);
@@ -78,6 +78,6 @@ fn unknown(rest: &[char], at: usize) -> QueryError {
     let character = rest.first().copied().unwrap_or_default();
     error(
         at,
-        format!("{character:?} is not part of the language; names that have it are written [[like this]]"),
+        format!("{character:?} is not part of the language: a name that contains it is written as [[name]]"),
     )
 }

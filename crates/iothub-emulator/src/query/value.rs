@@ -1,15 +1,17 @@
-//! How JSON values compare: for conditions, for sorting, and for telling groups apart.
+//! Comparing JSON values: for conditions, for sorting, and for grouping.
 
 use std::cmp::Ordering;
 
 use serde_json::{Map, Number, Value};
 
-/// Equal in type and value: numbers by what they say, so that 1 equals 1.0; arrays and objects in all their parts.
+/// Whether type and value are equal. Numbers are compared by value, so 1 equals 1.0. Arrays and objects are equal if
+/// all their parts are.
 pub(super) fn equal(left: &Value, right: &Value) -> bool {
     sorted(left, right).is_eq()
 }
 
-/// Which one is less. Undefined between types, and for what has no order: null, arrays and objects.
+/// Compares two values. Undefined for values of different types, and for null, arrays and objects, which have no
+/// order.
 pub(super) fn ordered(left: &Value, right: &Value) -> Option<Ordering> {
     match (left, right) {
         (Value::Bool(_), Value::Bool(_))
@@ -19,9 +21,9 @@ pub(super) fn ordered(left: &Value, right: &Value) -> Option<Ordering> {
     }
 }
 
-/// Which one comes first in a sorted answer, where everything has its place: by type (null, booleans, numbers, texts,
-/// arrays, objects), then by value. Arrays and objects go by their first difference; objects as lists of their
-/// names and values, sorted by name.
+/// Compares two values for sorting, where all values have an order: first by type (null, booleans, numbers, strings,
+/// arrays, objects), then by value. Arrays and objects are ordered by their first difference. Objects are compared as
+/// lists of names and values, sorted by name.
 pub(super) fn sorted(left: &Value, right: &Value) -> Ordering {
     match (left, right) {
         (Value::Bool(left), Value::Bool(right)) => left.cmp(right),
@@ -33,7 +35,7 @@ pub(super) fn sorted(left: &Value, right: &Value) -> Ordering {
     }
 }
 
-/// As [`sorted`], and what is undefined comes first.
+/// Compares as [`sorted`] does. Undefined values come first.
 pub(super) fn sorted_or_undefined(left: Option<&Value>, right: Option<&Value>) -> Ordering {
     match (left, right) {
         (Some(left), Some(right)) => sorted(left, right),
@@ -66,7 +68,7 @@ fn objects(left: &Map<String, Value>, right: &Map<String, Value>) -> Ordering {
     first_difference(differences).then_with(|| left.len().cmp(&right.len()))
 }
 
-/// Of comparisons of which each decides if those before it do not.
+/// The first comparison that is not equal decides.
 pub(super) fn first_difference(mut comparisons: impl Iterator<Item = Ordering>) -> Ordering {
     comparisons.find(|found| found.is_ne()).unwrap_or(Ordering::Equal)
 }
@@ -86,25 +88,26 @@ fn numbers(left: &Number, right: &Number) -> Ordering {
     }
 }
 
-/// The number, if it is written as an integer.
+/// The number, if it is written as an integer that fits 64 bits.
 pub(super) fn integer(number: &Number) -> Option<i128> {
     number.as_i64().map(i128::from).or_else(|| number.as_u64().map(i128::from))
 }
 
 /// The nearest double.
 pub(super) fn float(number: &Number) -> f64 {
-    // Nothing else than a double is left where this is nothing.
+    // `as_f64` always returns a value here.
     number.as_f64().unwrap_or_default()
 }
 
-/// Exact, where the integer has no double of its own: the whole parts decide, then the fraction.
+/// Compares exactly, even if the integer has no double of the same value: first the integral parts, then the
+/// fraction.
 fn integer_and_float(integer: i128, float: f64) -> Ordering {
-    // Beyond what fits, this is the largest or smallest i128, and those are no integers of JSON's.
+    // A double outside the range saturates to the largest or smallest i128. No JSON integer has these values.
     let whole = float.trunc() as i128;
     integer.cmp(&whole).then_with(|| floats(0.0, float.fract()))
 }
 
-/// JSON has no NaN.
+/// JSON has no NaN, so two doubles always compare.
 fn floats(left: f64, right: f64) -> Ordering {
     left.partial_cmp(&right).unwrap_or(Ordering::Equal)
 }
@@ -142,7 +145,7 @@ mod tests {
             Some(r#""a""#),
             Some(r#""aa""#),
             Some("\"\u{e9}\""),
-            // By code point; by UTF-16 units it would be the other way around.
+            // By code point. By UTF-16 units, the order would be the opposite.
             Some("\"\u{ff5e}\""),
             Some("\"\u{1f600}\""),
             Some("[]"),

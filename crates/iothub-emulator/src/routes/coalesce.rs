@@ -1,10 +1,10 @@
-//! Two consecutive updates of one twin as one event.
+//! Combines two consecutive updates of one twin into one event.
 
 use serde_json::{Map, Value};
 
-/// The body that has the effect of `earlier` and then `later`, or nothing if one merge patch cannot express it:
-/// an object that takes the place of a value has to be set whole, but a merge patch would merge it into what the
-/// mirror still has.
+/// Returns a body with the effect of `earlier` followed by `later`. `None` if one merge patch cannot express it:
+/// an object that replaces another value has to be set completely, but a merge patch would merge it into the
+/// value that the consumer still has.
 pub(super) fn compose(earlier: &Value, later: &Value) -> Option<Value> {
     let (earlier, later) = (earlier.as_object()?, later.as_object()?);
     let mut body = later.clone();
@@ -74,7 +74,7 @@ fn compose_values(earlier: &Map<String, Value>, later: &Map<String, Value>) -> O
     Some(composed)
 }
 
-/// The later entry wins at each level; entries of keys that the composed patch does not write are left out.
+/// The later entry wins at each level. Keys that the combined patch does not write have no entry.
 fn compose_metadata(
     earlier: &Map<String, Value>,
     later: &Map<String, Value>,

@@ -1,4 +1,4 @@
-//! One stream behind the other: what is late arrives after later events of the other stream.
+//! Delays one stream: its events arrive after later events of the other stream.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -6,17 +6,17 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Notification, Source, Timestamp};
 
-/// Which stream is late, and by how much. Order within the stream is kept. Where both sources share an Event Hub there
-/// is one stream, and nothing is late.
+/// Which stream is late, and by how much. The order within the stream is kept. If both sources share an Event Hub,
+/// there is only one stream, and nothing is late.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Skew {
     /// The stream that is held back.
     pub late: Source,
-    /// An event goes out after this many further notifications of the hub; absent: by time only.
+    /// An event is sent after this many further notifications of the hub. `None`: only `ms` applies.
     #[serde(default)]
     pub notifications: Option<u64>,
-    /// It goes out after this many milliseconds at the latest.
+    /// The event is sent after this many milliseconds at the latest.
     pub ms: u64,
 }
 
@@ -27,7 +27,7 @@ struct Held {
     due_count: Option<u64>,
 }
 
-/// The events held back, in the order in which they go out.
+/// The events that are held back, in the order in which they will be sent.
 #[derive(Debug, Default)]
 pub(super) struct LateStream {
     skew: Option<Skew>,
@@ -35,12 +35,13 @@ pub(super) struct LateStream {
 }
 
 impl LateStream {
-    /// Holds back what comes from here on; what waits already keeps its time, unless its stream is no longer late.
+    /// Sets which events are held back from now on. Events that wait already keep their time, unless their stream is
+    /// no longer late.
     pub(super) fn set(&mut self, skew: Option<Skew>) {
         self.skew = skew;
     }
 
-    /// Takes an event in if its stream is late.
+    /// Takes an event if its stream is late. Returns whether it did.
     pub(super) fn hold(&mut self, notification: &Notification, now: Timestamp, count: u64) -> bool {
         let Some(skew) = self.skew.filter(|skew| skew.late == notification.change.source()) else {
             return false;
@@ -53,7 +54,7 @@ impl LateStream {
         true
     }
 
-    /// The next event to go out, if its time has come. It stays until [`LateStream::sent`].
+    /// The next event, if it is due. It stays in the queue until [`LateStream::sent`].
     pub(super) fn due(&self, now: Timestamp, count: u64) -> Option<&Notification> {
         let held = self.queue.front()?;
         let is_late = self.skew.is_some_and(|skew| skew.late == held.notification.change.source());
@@ -61,12 +62,12 @@ impl LateStream {
         (!is_late || is_due).then_some(&held.notification)
     }
 
-    /// The next event, whatever its time.
+    /// The next event, even if it is not due.
     pub(super) fn next(&self) -> Option<&Notification> {
         self.queue.front().map(|held| &held.notification)
     }
 
-    /// The next event went out.
+    /// Removes the next event, which was sent.
     pub(super) fn sent(&mut self) {
         self.queue.pop_front();
     }

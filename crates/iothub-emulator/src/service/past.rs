@@ -1,4 +1,4 @@
-//! Reads of the hub as it is and as it was, and its way back to an earlier state.
+//! Reads of the hub's present and past states, and failovers to an earlier state.
 
 use std::time::{Duration, SystemTime};
 
@@ -8,49 +8,49 @@ use serde_json::Value;
 use super::{Service, State};
 use crate::{RouteError, Status, Timestamp, TwinId};
 
-/// One twin as the service's REST API reads it.
+/// One twin as the service's REST API returns it.
 #[derive(Clone, Debug)]
 pub struct Reading {
-    /// The hub's time of the reading: everything up to it is in it, nothing after it is.
+    /// The hub's time of the reading: it contains everything up to then, and nothing later.
     pub at: Timestamp,
-    /// The twin with all its root fields, and its etag; nothing if there is no such twin.
+    /// The twin with all its root fields, and its ETag. `None` if the twin does not exist.
     pub twin: Option<(String, Value)>,
 }
 
-/// A part of the hub, as it is or was.
+/// A part of the hub, at present or at an earlier time.
 #[derive(Clone, Debug)]
 pub struct View {
     /// The twins as the service's REST API shows them, in the order of their ids.
     pub twins: Vec<(TwinId, Value)>,
-    /// The last twin that was looked at, if there are more after it.
+    /// The last twin that was examined, if more follow.
     pub next: Option<TwinId>,
 }
 
-/// What is enough for a test of failovers or stale queries: the number of changes that the hub remembers once something
-/// needs its past and nobody has said how many.
+/// The number of changes that the hub remembers if its history is switched on automatically. It is sufficient for tests of failovers and of
+/// queries that show an earlier state.
 pub const USUAL_HISTORY: usize = 50_000;
 
-/// Why a hub did not go back.
+/// Why a failover failed.
 #[derive(Debug, thiserror::Error)]
 pub enum FailoverError {
-    /// Its history is off, so it does not know what it was.
+    /// The history is off, so the earlier states are not known.
     #[error(
-        "the hub remembers no past to go back to: switch its history on before the operations that are to be lost, with \
+        "the hub has no history to return to: switch it on before the operations that are to be lost, with \
          the option `history` of the hub or `Service::keep_history`"
     )]
     NoHistory,
-    /// What waited to be coalesced could not be sent.
-    #[error("what waited before the failover could not be delivered")]
+    /// The updates that waited to be coalesced could not be delivered.
+    #[error("the events that waited before the failover could not be delivered")]
     NotDelivered(#[from] RouteError),
 }
 
-/// What a failover loses.
+/// Which operations a failover loses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub enum Loss {
-    /// The operations of the last so many milliseconds.
+    /// The operations of this many last milliseconds.
     Ms(u64),
-    /// The last so many operations.
+    /// This many last operations.
     Operations(u64),
 }
 
@@ -70,9 +70,9 @@ impl Service {
         state.hub.now()
     }
 
-    /// Looks at up to `limit` twins after `after`, as the hub was `stale_by` ago, and shows those that are `wanted`.
-    /// Further back than the history goes, it shows the earliest state known; without a history, that is the present one.
-    pub fn look(
+    /// Examines up to `limit` twins after `after`, in their state `stale_by` ago, and returns those that are `wanted`. For a time before
+    /// the beginning of the history, it returns the earliest known state. Without a history, that is the present state.
+    pub fn scan(
         &self,
         after: Option<&TwinId>,
         limit: usize,
@@ -99,7 +99,7 @@ impl Service {
         view
     }
 
-    /// Devices by status: enabled, disabled.
+    /// Number of devices by status: enabled, disabled.
     pub fn device_counts(&self) -> (u64, u64) {
         let state = self.lock();
         let (mut enabled, mut disabled) = (0, 0);
@@ -116,13 +116,13 @@ impl Service {
         (enabled, disabled)
     }
 
-    /// Goes back to an earlier state, as a failover to another region does: versions go back, what was created since is
-    /// gone, what was deleted is there again, and nobody is notified. Events that were routed stay routed; those that
-    /// wait to be coalesced go out first, since they must not meet what comes after. Returns how many twins changed. It
-    /// cannot go further back than the history.
+    /// Returns to an earlier state, as a failover to another region does. Versions go back. Twins that were created since are gone, and
+    /// those that were deleted exist again. There are no notifications. Events that were routed already are not affected. Events that wait
+    /// to be coalesced are sent first, so that they are not combined with later ones. Returns the number of changed twins. It cannot return
+    /// to a time before the history.
     ///
     /// # Errors
-    /// The history is off, or the route refused an event; the hub is as it was.
+    /// The history is off, or the route refused an event. The twins are unchanged.
     pub fn failover(&self, loss: Loss) -> Result<usize, FailoverError> {
         let mut state = self.lock();
         if state.history.is_off() {
@@ -140,19 +140,19 @@ impl Service {
         Ok(changed)
     }
 
-    /// Remembers this many changes from here on, for stale queries and failovers; 0 forgets everything and remembers nothing
-    /// more. It is dear, since each change then copies its twin: with a backlog of 100,000 events, more than a gigabyte, and
-    /// less than half the hub's rate without it.
+    /// Remembers this many changes from now on, for queries of the past and for failovers. 0 removes the history and switches it off. The
+    /// history is expensive, because each change then copies its twin: with a backlog of 100,000 events, it takes more than a gigabyte, and
+    /// the hub is less than half as fast.
     pub fn keep_history(&self, changes: usize) {
         self.lock().history.set_limit(changes);
     }
 
-    /// How many changes the hub remembers at most; 0: its history is off.
+    /// Maximum number of changes that the hub remembers. 0: the history is off.
     pub fn history(&self) -> usize {
         self.lock().history.limit()
     }
 
-    /// Switches the history on, with [`USUAL_HISTORY`], unless it is on.
+    /// Switches the history on if it is off, with [`USUAL_HISTORY`].
     pub(crate) fn need_history(&self) {
         let mut state = self.lock();
         if state.history.is_off() {
@@ -162,7 +162,7 @@ impl Service {
 }
 
 impl State {
-    /// The first twin after `after` that exists, or may have existed at `at`.
+    /// The first twin after `after` that exists now, or may have existed at `at`.
     fn next_at(&self, at: Option<Timestamp>, after: Option<&TwinId>) -> Option<TwinId> {
         let present = self.hub.next_after(after).map(|(id, _)| id);
         let past = at.and_then(|_| self.history.next_after(after));

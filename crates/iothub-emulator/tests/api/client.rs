@@ -17,10 +17,10 @@ use sha2::Sha256;
 
 pub(crate) const HOST: &str = "devkit-hub.azure-devices.localhost";
 pub(crate) const KEY: &str = "a2V5IG9mIHRoZSB0ZXN0cw==";
-/// The longest that anything here may take.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+/// Maximum duration of any wait in these tests.
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Takes note of (Event Hub, event).
+/// Records (Event Hub, event).
 #[derive(Default)]
 pub(crate) struct Log(pub(crate) Mutex<Vec<(String, Notification)>>);
 
@@ -47,7 +47,7 @@ impl World {
         Self::over(Options::default(), token).await
     }
 
-    /// A hub that remembers so many changes.
+    /// A hub that remembers this many changes.
     pub(crate) async fn with_history(history: usize) -> Self {
         Self::over(Options { history, ..Options::default() }, None).await
     }
@@ -85,7 +85,7 @@ impl World {
     pub(crate) fn request(&self, method: Method, path: &str) -> RequestBuilder {
         let mark = if path.contains('?') { '&' } else { '?' };
         let url = format!("http://{}{path}{mark}api-version=2021-04-12", self.server.address());
-        self.client.request(method, url).timeout(PATIENCE)
+        self.client.request(method, url).timeout(TIMEOUT)
     }
 
     pub(crate) async fn get(&self, path: &str) -> Response {
@@ -98,7 +98,7 @@ impl World {
             .json(&json!({ "query": query }))
     }
 
-    /// All pages: each page's device ids, or module ids for modules.
+    /// All pages, each with its device ids, or with its module ids for modules.
     pub(crate) async fn pages(&self, query: &str, size: usize) -> Vec<Vec<String>> {
         let mut pages = Vec::new();
         let mut continuation: Option<String> = None;
@@ -132,7 +132,7 @@ impl World {
     }
 }
 
-/// A signature that is good for an hour.
+/// A signature that is valid for an hour.
 pub(crate) fn signature() -> String {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
     signed(HOST, now + 3_600, KEY)

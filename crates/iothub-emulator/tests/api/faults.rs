@@ -1,4 +1,4 @@
-//! The registry on a bad day, seen by a client over a socket.
+//! Faults of the API, as a client sees them over a socket.
 
 use std::time::{Duration, Instant};
 
@@ -100,7 +100,7 @@ async fn a_request_that_hangs_is_taken_and_never_answered_while_others_are() {
     assert!(error.is_timeout(), "{error:?}");
     assert_eq!(world.get("/twins/d").await.status(), 200);
     assert_eq!(world.server.counters()["readTwin"].answers["hang"], 1);
-    // A request that hangs does not keep the server from stopping.
+    // A request that hangs does not prevent the server from stopping.
     world.server.set_faults(Faults::of([Fault::new(FaultKind::Hang)])).unwrap();
     let mut hanging = JoinSet::new();
     hanging.spawn(world.request(Method::GET, "/twins/d").send());

@@ -1,14 +1,14 @@
-//! Queries that are late, failovers, and devices that were there before.
+//! Queries that show the past, failovers, and devices that existed before the routes.
 
 use std::time::{Duration, Instant};
 
 use iothub_emulator::{Error, FailoverError, Loss, Operation, TwinId, USUAL_HISTORY, api::Faults};
 use serde_json::{Value, json};
 
-use super::client::{PATIENCE, World};
+use super::client::{TIMEOUT, World};
 
 const ALL: &str = "SELECT * FROM devices";
-/// How old queries are here.
+/// How old the states are that queries show here.
 const STALE: Duration = Duration::from_millis(400);
 
 async fn stale_world() -> World {
@@ -48,10 +48,10 @@ async fn a_stale_query_shows_what_was_and_a_read_by_id_what_is() {
     assert_eq!(read["version"], 4);
     assert_eq!(world.get("/twins/gone").await.status(), 404);
     assert_eq!(world.get("/twins/new").await.status(), 200);
-    // The query catches up as time passes, and is current at once when the fault ends.
+    // The query follows as time passes, and is up to date as soon as the fault is removed.
     let started = Instant::now();
     while world.pages(ALL, 100).await != [["kept", "new", "written"]] {
-        assert!(started.elapsed() < PATIENCE);
+        assert!(started.elapsed() < TIMEOUT);
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     assert_eq!(version(&world, "written").await, Some(4));
@@ -77,7 +77,7 @@ async fn a_failover_takes_the_last_operations_back_without_a_word_and_the_hub_go
     let read: Value = world.get("/twins/written").await.json().await.unwrap();
     assert_eq!((&read["version"], &read["properties"]["reported"]["a"]), (&json!(2), &Value::Null));
     assert_eq!(world.log.0.lock().unwrap().len(), events, "nobody is told");
-    // From here on the hub goes on from the earlier state, with later times.
+    // The hub continues from the earlier state, with later times.
     world.report("written", json!({"b": 1}));
     world.create("new", json!({}));
     let read: Value = world.get("/twins/written").await.json().await.unwrap();
@@ -101,7 +101,7 @@ async fn a_hub_without_history_does_not_go_back_and_says_what_to_do() {
         assert!(words.contains(way), "{words}");
     }
     assert_eq!(world.hub.page(None, 10).twins, before, "nothing has changed");
-    // Whoever switches it on can lose what happens from then on, and nothing earlier.
+    // After the history is switched on, the operations from then on can be lost, but no earlier ones.
     world.hub.keep_history(10);
     world.report("written", json!({"a": 2}));
     assert_eq!(world.hub.failover(Loss::Operations(2)).unwrap(), 1);
@@ -118,7 +118,7 @@ async fn stale_queries_leave_a_history_that_is_on_as_it_is() {
     let stale = Faults { stale_by_ms: 1, ..Faults::default() };
     world.server.set_faults(stale).unwrap();
     assert_eq!(world.hub.history(), 7);
-    // What a fault switched on stays on when it ends: a failover may still need it.
+    // A history that a fault switched on stays on after the fault: a failover may still need it.
     world.hub.keep_history(0);
     world.server.set_faults(Faults { stale_by_ms: 1, ..Faults::default() }).unwrap();
     world.server.set_faults(Faults::default()).unwrap();
@@ -147,7 +147,7 @@ async fn a_failover_by_time_loses_what_is_younger_and_no_more_than_is_remembered
     world.server.stop().await;
 }
 
-/// Devices that existed before anybody listened.
+/// Devices that existed before the routes.
 fn creations(count: usize) -> Vec<Operation> {
     let id = |number| TwinId::device(format!("old-{number:06}")).unwrap();
     (0..count)
@@ -164,7 +164,7 @@ async fn what_was_applied_without_routes_has_always_been_there_and_nobody_was_to
     world.server.set_faults(faults).unwrap();
     assert_eq!(world.pages(ALL, 300).await.iter().map(Vec::len).collect::<Vec<_>>(), [300, 200]);
     assert_eq!(world.hub.failover(Loss::Ms(3_600_000)).unwrap(), 0);
-    // What happens to them from here on is told as ever.
+    // Later changes of these devices are notified as usual.
     world.report("old-000000", json!({"a": 1}));
     assert_eq!(world.log.0.lock().unwrap()[0].1.body["version"], 3);
     let again = world.hub.apply_unrouted(&creations(1));

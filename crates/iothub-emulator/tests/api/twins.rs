@@ -1,4 +1,4 @@
-//! Twins by id: what is answered, to whom, and as of when.
+//! Reads and writes of twins by id: the answers, their authorization, and their time.
 
 use std::time::{Duration, SystemTime};
 

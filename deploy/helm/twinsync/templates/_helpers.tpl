@@ -4,7 +4,7 @@
 {{- default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" -}}
 {{- end -}}
 
-{{/* 50 characters: names that are made of it have up to 12 more, and Kubernetes takes 63. */}}
+{{/* 50 characters: names that are derived from it have up to 12 more, and Kubernetes allows 63. */}}
 {{- define "twinsync.fullname" -}}
 {{- $name := include "twinsync.name" . -}}
 {{- if .Values.fullnameOverride -}}
@@ -16,13 +16,13 @@
 {{- end -}}
 {{- end -}}
 
-{{/* What selects everything of this release. */}}
+{{/* Selects all resources of this release. */}}
 {{- define "twinsync.selectorLabels" -}}
 app.kubernetes.io/name: {{ include "twinsync.name" . }}
 app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end -}}
 
-{{/* What selects the daemon's pods, and not the pod of `helm test`. */}}
+{{/* Selects the daemon's pods, but not the pod of `helm test`. */}}
 {{- define "twinsync.daemonLabels" -}}
 {{ include "twinsync.selectorLabels" . }}
 app.kubernetes.io/component: daemon
@@ -57,11 +57,11 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{/* Parts that the daemon and the pod of `helm test` share. */}}
 
 {{- define "twinsync.env" -}}
-{{/* The image sets this variable, and variables win over the file: so it is said here, and not in the ConfigMap. */ -}}
+{{/* Set here and not in the ConfigMap, because the image sets this variable, and variables override the file. */ -}}
 - name: TWINSYNC__HTTP__LISTEN
   value: {{ printf "%s:%d" .Values.listenAddress (int .Values.port) | quote }}
 {{- if and .Values.networkPolicy.enabled (not .Values.networkPolicy.instanceMetadata) }}
-# The client of Cosmos DB would wait for the metadata service, which the network policy does not let through.
+# The network policy blocks the metadata service. Without this variable, the client of Cosmos DB would wait for it.
 - name: COSMOS_DISABLE_IMDS
   value: "1"
 {{- end }}

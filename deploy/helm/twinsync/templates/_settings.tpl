@@ -1,29 +1,29 @@
 {{/*
-What the daemon is told, and what the chart makes of it.
+The daemon's settings, and what the chart derives from them.
 
-files/default.toml is a copy of config/default.toml, so the chart knows every setting and its default: it refuses unknown ones,
-and decides by the value that will hold. `deploy/helm/check` holds the copy to the original.
+files/default.toml is a copy of config/default.toml, so the chart knows every setting and its default. It refuses unknown settings,
+and decides by the effective values. `deploy/helm/check` compares the copy with the original.
 */}}
 
-{{/* Settings that hold a secret. `deploy/helm/check` holds them to the marks in config/default.toml. */}}
+{{/* Settings that hold a secret. `deploy/helm/check` compares them with the marks in config/default.toml. */}}
 {{- define "twinsync.secretSettings" -}}
 cosmos.key credential.client_secret credential.token http.token iothub.connection_strings otlp.headers serve.connection_strings
 {{- end -}}
 
-{{/* Settings that decide about the chart's resources. A variable would win over them, unseen. */}}
+{{/* Settings by which the chart chooses its resources. A variable would override them without the chart noticing. */}}
 {{- define "twinsync.assessedSettings" -}}
 checkpoint.store checkpoint.path dead_letters.store dead_letters.path shutdown.drain_timeout http.listen credential.kind
 {{- end -}}
 
-{{/* The settings that are written down, as a map (JSON): configToml as it is, or config over the chart's own choices. */}}
+{{/* The settings of the ConfigMap, as a map (JSON): configToml unchanged, or config merged over the chart's own settings. */}}
 {{- define "twinsync.written" -}}
 {{- if .Values.configToml -}}
 {{- if .Values.config -}}
-{{- fail "give config or configToml, not both: the chart does not merge them" -}}
+{{- fail "set config or configToml, not both: the chart does not merge them" -}}
 {{- end -}}
 {{- $parsed := fromToml .Values.configToml -}}
 {{- if and (hasKey $parsed "Error") (kindIs "string" $parsed.Error) -}}
-{{- fail (printf "configToml is no TOML: %s" $parsed.Error) -}}
+{{- fail (printf "configToml is not valid TOML: %s" $parsed.Error) -}}
 {{- end -}}
 {{- $parsed | toJson -}}
 {{- else -}}
@@ -35,13 +35,13 @@ checkpoint.store checkpoint.path dead_letters.store dead_letters.path shutdown.d
 {{- end -}}
 {{- end -}}
 
-{{/* The settings that will hold, as a map (JSON): what is written over the daemon's own defaults. */}}
+{{/* The effective settings, as a map (JSON): the settings of the ConfigMap merged over the daemon's defaults. */}}
 {{- define "twinsync.settings" -}}
 {{- $defaults := .Files.Get "files/default.toml" | fromToml -}}
 {{- mergeOverwrite $defaults (include "twinsync.written" . | fromJson) | toJson -}}
 {{- end -}}
 
-{{/* A map as TOML: dict "map" MAP "path" "". First the keys of a table, then the tables in it, then a list of tables (counts). */}}
+{{/* A map as TOML: dict "map" MAP "path" "". First the keys of a table, then its tables, then its lists of tables (counts). */}}
 {{- define "twinsync.toml" -}}
 {{- $path := .path -}}
 {{- range $key, $value := .map -}}
@@ -72,7 +72,7 @@ checkpoint.store checkpoint.path dead_letters.store dead_letters.path shutdown.d
 {{- end -}}
 {{- end -}}
 
-{{/* Helm reads every number as a float, and would write 1000000 as 1e+06. JSON's way to quote text is TOML's as well. */}}
+{{/* Helm parses every number as a float, and would write 1000000 as 1e+06. JSON strings are also valid TOML strings. */}}
 {{- define "twinsync.tomlValue" -}}
 {{- if kindIs "float64" . -}}
 {{- if eq . (floor .) -}}{{ printf "%d" (int64 .) }}{{- else -}}{{ . }}{{- end -}}
@@ -92,11 +92,11 @@ checkpoint.store checkpoint.path dead_letters.store dead_letters.path shutdown.d
 {{- end -}}
 {{- end -}}
 
-{{/* Milliseconds of a duration such as "1h30m", as the daemon reads it. */}}
+{{/* A duration such as "1h30m" in milliseconds, parsed as the daemon parses it. */}}
 {{- define "twinsync.milliseconds" -}}
 {{- $text := nospace .text -}}
 {{- if not (regexMatch "^([0-9]+(ms|s|m|h|d))+$" $text) -}}
-{{- fail (printf "%s = %q is no duration: write \"25s\" or \"1m30s\"" .setting .text) -}}
+{{- fail (printf "%s = %q is not a duration: write for example \"25s\" or \"1m30s\"" .setting .text) -}}
 {{- end -}}
 {{- $units := dict "ms" 1 "s" 1000 "m" 60000 "h" 3600000 "d" 86400000 -}}
 {{- $sum := 0 -}}
@@ -106,7 +106,7 @@ checkpoint.store checkpoint.path dead_letters.store dead_letters.path shutdown.d
 {{- $sum -}}
 {{- end -}}
 
-{{/* Whole seconds of shutdown.drain_timeout, rounded up. */}}
+{{/* shutdown.drain_timeout in seconds, rounded up. */}}
 {{- define "twinsync.drainSeconds" -}}
 {{- $settings := include "twinsync.settings" . | fromJson -}}
 {{- $milliseconds := include "twinsync.milliseconds" (dict "setting" "shutdown.drain_timeout" "text" $settings.shutdown.drain_timeout) | int64 -}}
@@ -121,7 +121,7 @@ checkpoint.store checkpoint.path dead_letters.store dead_letters.path shutdown.d
 {{- end -}}
 {{- end -}}
 
-{{/* "true" where only one pod may run at a time: its directory is its own. */}}
+{{/* "true" if only one pod may run at a time, because its directory belongs to one process. */}}
 {{- define "twinsync.alone" -}}
 {{- $settings := include "twinsync.settings" . | fromJson -}}
 {{- if or (ne $settings.checkpoint.store "blob") (and .Values.persistence.enabled (ne .Values.persistence.accessMode "ReadWriteMany")) -}}
@@ -140,7 +140,7 @@ true
 {{- if not $found.container -}}{{- $_ := set $found "container" (index $parts 3) -}}{{- end -}}
 {{- end -}}
 {{- if not (and $found.account $found.container) -}}
-{{- fail "autoscaling: blob.container_url does not tell the storage account and container: set autoscaling.storageAccount and autoscaling.blobContainer" -}}
+{{- fail "autoscaling: blob.container_url does not contain the storage account and the container: set autoscaling.storageAccount and autoscaling.blobContainer" -}}
 {{- end -}}
 {{- $found | toJson -}}
 {{- end -}}

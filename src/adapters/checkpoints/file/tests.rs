@@ -44,7 +44,7 @@ fn position(partition: &str, number: i64) -> (String, Option<String>, Option<i64
 /// The code of the error that a method of the trait returned.
 fn code<T: std::fmt::Debug>(result: azure_core::Result<T>) -> &'static str {
     let error = result.expect_err("must fail");
-    Error::find(&error).expect("one of ours").code()
+    Error::find(&error).expect("an error of the store").code()
 }
 
 #[tokio::test]
@@ -77,7 +77,7 @@ async fn names_that_differ_in_case_are_one() {
     store.update_checkpoint(shouted).await.unwrap();
     assert_eq!(positions(&store).await, [position("0", 2)]);
     let listed = store.list_checkpoints(NAMESPACE, "Twins", "$default").await.unwrap();
-    assert_eq!(listed[0].event_hub_name, "Twins", "answers are spelt as the question");
+    assert_eq!(listed[0].event_hub_name, "Twins", "names are returned in the spelling of the request");
 }
 
 #[tokio::test]
@@ -103,7 +103,7 @@ async fn a_crash_between_writing_and_renaming_leaves_the_old_checkpoint() {
     let store = open(directory.path()).await;
     assert_eq!(positions(&store).await, [position("0", 1)]);
     let left = fs::read_dir(path.parent().unwrap()).unwrap().count();
-    assert_eq!(left, 1, "what the crash left is tidied up");
+    assert_eq!(left, 1, "the temporary file of the crash must be deleted");
 }
 
 #[tokio::test]
@@ -175,7 +175,7 @@ async fn ownership_is_compare_and_set() {
     let listed = store.list_ownerships(NAMESPACE, "twins", "$Default").await.unwrap();
     assert_eq!(listed.len(), 1);
     assert_eq!(listed[0].owner_id.as_deref(), Some("a"));
-    assert_eq!(listed[0].etag, second[0].etag, "what is listed can be claimed with");
+    assert_eq!(listed[0].etag, second[0].etag, "a listed ETag must be valid for a claim");
     assert_eq!(listed[0].last_modified_time, second[0].last_modified_time);
 }
 
@@ -224,7 +224,7 @@ async fn the_configured_store_is_opened() {
 }
 
 #[tokio::test]
-async fn whoever_only_looks_sees_what_is_there_beside_its_holder_and_changes_nothing() {
+async fn a_read_only_store_reads_beside_the_holder_and_changes_nothing() {
     let directory = tempfile::tempdir().unwrap();
     let holder = open(directory.path()).await;
     holder.update_checkpoint(checkpoint("0", 7)).await.unwrap();
@@ -234,7 +234,7 @@ async fn whoever_only_looks_sees_what_is_there_beside_its_holder_and_changes_not
     fs::write(&half, "half").unwrap();
     let reading = FileStore::read_only(directory.path().to_owned());
     assert_eq!(positions(&reading).await, [position("0", 7)]);
-    assert!(half.exists(), "the holder may be writing it");
+    assert!(half.exists(), "the holder may be writing the temporary file");
     assert_eq!(code(reading.update_checkpoint(checkpoint("0", 8)).await), "CHECKPOINT_REFUSED");
     assert_eq!(code(reading.claim_ownership(&[claim("0", "me", None)]).await), "CHECKPOINT_REFUSED");
     assert_eq!(positions(&holder).await, [position("0", 7)]);
@@ -244,7 +244,7 @@ async fn whoever_only_looks_sees_what_is_there_beside_its_holder_and_changes_not
 }
 
 #[tokio::test]
-async fn a_look_at_the_lock_keeps_nobody_from_starting() {
+async fn a_check_of_the_lock_prevents_no_start() {
     let directory = tempfile::tempdir().unwrap();
     drop(open(directory.path()).await);
     let lock = File::open(directory.path().join(LOCK)).unwrap();

@@ -1,4 +1,4 @@
-//! On which accounts the copy can be correct, and which requests are sent to them.
+//! The accounts that the daemon accepts, and the requests that it sends to them.
 
 use std::sync::Arc;
 
@@ -58,7 +58,11 @@ fn less_than_session_is_refused_with_the_command_that_mends_it() {
 fn one_write_region_needs_no_pin_and_several_need_one_that_exists() {
     let single = account(Some("Session"), false, &["West Europe", "North Europe"]);
     assert_eq!(single.pin(&endpoint(), None).unwrap(), None);
-    assert_eq!(single.pin(&endpoint(), Some("elsewhere")).unwrap(), None, "a failover may have moved it");
+    assert_eq!(
+        single.pin(&endpoint(), Some("elsewhere")).unwrap(),
+        None,
+        "a failover may have changed the region"
+    );
     let several = account(Some("Session"), true, &["West Europe", "North Europe", "East US"]);
     for named in [None, Some("UK South")] {
         let text = several.pin(&endpoint(), named).unwrap_err().to_string();
@@ -120,7 +124,7 @@ impl TokenCredential for Token {
 }
 
 #[tokio::test]
-async fn it_is_asked_with_either_credential() {
+async fn the_account_is_read_with_a_key_or_a_token() {
     let body = r#"{"userConsistencyPolicy":{"defaultConsistencyLevel":"Eventual"},"writableLocations":[]}"#;
     let key = Access::Key(STANDARD.encode("some key"));
     for (access, proof) in
@@ -142,9 +146,9 @@ async fn whatever_is_no_account_is_told_in_one_line_without_the_key() {
     for (status, body, told) in [
         ("401 Unauthorized", "{}", "401"),
         ("302 Found", "", "302"),
-        ("200 OK", "<html>", "not understood"),
-        ("200 OK", "[]", "not understood"),
-        ("200 OK", "{}", "not understood"),
+        ("200 OK", "<html>", "cannot be parsed"),
+        ("200 OK", "[]", "cannot be parsed"),
+        ("200 OK", "{}", "cannot be parsed"),
     ] {
         let (url, serving) = serve(status, body).await;
         let reason = Account::ask(&url, &access, LIMIT).await.unwrap_err().to_string();

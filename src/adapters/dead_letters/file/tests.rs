@@ -62,7 +62,7 @@ async fn read(letters: &FileDeadLetters, name: &LetterName) -> (StoredLetter, Le
 }
 
 #[tokio::test]
-async fn a_stored_letter_reads_back_whole() {
+async fn a_stored_dead_letter_reads_back_unchanged() {
     let directory = tempfile::tempdir().unwrap();
     let letters = open(&directory.path().join("not/yet/there")).await;
     let (place, message) = (partition("Twins", "0"), message(7, b"not json \xff"));
@@ -77,7 +77,7 @@ async fn a_stored_letter_reads_back_whole() {
 }
 
 #[tokio::test]
-async fn storing_one_event_again_leaves_one_letter() {
+async fn storing_one_event_again_leaves_one_dead_letter() {
     let directory = tempfile::tempdir().unwrap();
     let letters = open(directory.path()).await;
     let place = partition("twins", "0");
@@ -109,7 +109,7 @@ fn the_error_code_has_a_page() {
 }
 
 #[tokio::test]
-async fn letters_are_listed_by_number_and_names_stay_inside_the_directory() {
+async fn dead_letters_are_listed_by_number_and_names_stay_inside_the_directory() {
     let directory = tempfile::tempdir().unwrap();
     let root = directory.path().join("letters");
     let letters = open(&root).await;
@@ -124,7 +124,7 @@ async fn letters_are_listed_by_number_and_names_stay_inside_the_directory() {
 }
 
 #[tokio::test]
-async fn what_a_crash_left_half_written_is_no_letter() {
+async fn a_partly_written_file_is_no_dead_letter() {
     let directory = tempfile::tempdir().unwrap();
     let letters = open(directory.path()).await;
     let place = partition("twins", "0");
@@ -182,13 +182,13 @@ async fn removing_is_durable_and_can_be_repeated() {
         assert!(matches!(letters.read(&name).await.unwrap(), ReadLetter::Absent));
     }
     let left = fs::read_dir(directory.path().join("twins/0")).unwrap().count();
-    assert_eq!(left, 1, "no half state");
+    assert_eq!(left, 1, "one dead letter must be left");
     fs::remove_dir_all(directory.path().join("twins")).unwrap();
     assert_eq!(letters.remove(&name, &version).await.unwrap(), Removed::Gone);
 }
 
 #[tokio::test]
-async fn a_letter_that_was_replaced_since_it_was_read_is_not_removed() {
+async fn a_dead_letter_that_was_replaced_since_it_was_read_is_not_removed() {
     let directory = tempfile::tempdir().unwrap();
     let letters = open(directory.path()).await;
     let place = partition("twins", "0");
@@ -213,7 +213,7 @@ async fn a_directory_that_is_not_there_is_not_taken_for_an_empty_one() {
 }
 
 #[tokio::test]
-async fn the_first_letters_are_those_of_all_partitions_up_to_a_limit_and_with_their_times() {
+async fn the_first_dead_letters_of_all_partitions_are_listed_up_to_a_limit_with_their_times() {
     let directory = tempfile::tempdir().unwrap();
     let letters = open(directory.path()).await;
     assert_eq!(letters.first(10).await.unwrap(), Listing::default());
@@ -228,7 +228,7 @@ async fn the_first_letters_are_those_of_all_partitions_up_to_a_limit_and_with_th
     names.sort();
     assert_eq!((names.join(" ").as_str(), all.more), ("life/cycle/0/3 twins/0/1 twins/0/2", false));
     for letter in &all.letters {
-        let age = letter.stored.expect("told").seconds_since(before);
+        let age = letter.stored.expect("known").seconds_since(before);
         assert!((-2.0..60.0).contains(&age), "{age}");
     }
     let some = letters.first(2).await.unwrap();

@@ -145,7 +145,7 @@ fn more_groups_than_are_kept_are_an_error_that_changes_nothing() {
     let error = aggregation.add(&twin(3)).expect_err("has no room");
     assert_eq!(error, LimitError::Groups { max: 2 });
     assert!(error.to_string().contains("more than 2 groups: group by a field with fewer"), "{error}");
-    aggregation.add(&twin(2)).expect("is a group already");
+    aggregation.add(&twin(2)).expect("the group exists");
     assert_eq!(aggregation.groups(), 2);
     assert_eq!(aggregation.rows(), [json!({"k": 1, "n": 2}), json!({"k": 2, "n": 2})]);
 }

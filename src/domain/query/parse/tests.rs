@@ -179,7 +179,7 @@ fn clauses_say_what_they_say() {
     let grouped = query("SELECT tags.a, AVG(tags.b) AS mean FROM devices GROUP BY devices.tags.a");
     assert_eq!(grouped.groups, [path("tags.a")]);
     assert!(grouped.is_grouped() && !grouped.is_sorted());
-    let Selection::Items(items) = grouped.selection() else { panic!("has columns") };
+    let Selection::Items(items) = grouped.selection() else { panic!("the query has no columns") };
     assert_eq!(items[1].selected, Selected::Aggregate(Aggregate::Average, Some(path("tags.b"))));
 }
 
@@ -241,7 +241,7 @@ fn constants_are_what_they_look_like() {
         ("[[[1]]]", json!([[[1]]])),
     ] {
         let Condition::Compare(_, _, Operand::Literal(found)) = condition(&format!("tags.a = {text}")) else {
-            panic!("{text} is a constant");
+            panic!("{text} was not parsed as a constant");
         };
         assert_eq!(found, value, "{text}");
     }

@@ -62,7 +62,7 @@ fn paths_are_equal_wherever_they_stand() {
 }
 
 #[test]
-fn only_five_fields_are_the_hubs_secret() {
+fn only_five_fields_are_known_to_the_hub_alone() {
     let secret: Vec<_> =
         Root::ALL.iter().filter(|root| root.is_known_to_the_hub_only()).map(|root| root.name()).collect();
     let expected = [

@@ -147,7 +147,7 @@ fn what_only_the_hub_knows_is_named_wherever_it_stands() {
 }
 
 #[test]
-fn a_field_that_is_not_in_the_document_narrows_nothing() {
+fn a_field_that_is_not_in_the_document_is_not_pushed_down() {
     let place = |root: Root| if root == Root::Status { Place::Elsewhere } else { root.place() };
     let both = query("SELECT * FROM devices WHERE status = 'enabled' AND tags.a = 1")
         .pushdown(place)
@@ -201,7 +201,7 @@ fn check(query: &Query, twin: &Value) -> Result<(), TestCaseError> {
 
 /// Every comparison and function, with every kind of value and every constant.
 #[test]
-fn single_conditions_are_asked_for_as_they_are_meant() {
+fn the_pushdown_of_every_single_condition_is_correct() {
     let path = || Operand::Path(path("tags.a"));
     let twins: Vec<_> = values()
         .into_iter()
@@ -235,7 +235,7 @@ fn single_conditions_are_asked_for_as_they_are_meant() {
         for condition in [Condition::Not(Box::new(condition.clone())), condition] {
             query.condition = Some(condition);
             for twin in &twins {
-                check(&query, twin).expect("is right");
+                check(&query, twin).expect("the pushdown is correct");
             }
         }
     }
@@ -245,7 +245,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(4096))]
 
     #[test]
-    fn what_is_asked_for_has_all_that_is_selected_and_nothing_else_if_it_says_so(condition in any_condition(), twins in proptest::collection::vec(twin(), 1..8)) {
+    fn the_pushdown_selects_every_matching_twin_and_no_other_if_it_is_exact(condition in any_condition(), twins in proptest::collection::vec(twin(), 1..8)) {
         let mut query = query("SELECT * FROM devices");
         let negated = Condition::Not(Box::new(condition.clone()));
         for condition in [condition, negated] {

@@ -1,11 +1,11 @@
 use super::{Token, Tokens};
 
 fn tokens(text: &str) -> Vec<(usize, Token)> {
-    let mut tokens = Tokens::new(text).expect("begins well");
+    let mut tokens = Tokens::new(text).expect("the first token");
     let mut all = Vec::new();
     while *tokens.current() != Token::End {
         all.push((tokens.position(), tokens.current().clone()));
-        tokens.advance().expect("goes on well");
+        tokens.advance().expect("the next token");
     }
     all
 }
@@ -50,10 +50,10 @@ fn words_texts_numbers_and_signs_are_told_apart() {
 
 #[test]
 fn two_brackets_are_a_name_or_two_lists() {
-    let mut name = Tokens::new("[[a]b]] c").expect("begins well");
+    let mut name = Tokens::new("[[a]b]] c").expect("the first token");
     assert_eq!(name.escaped().expect("has an end"), "a]b");
     assert_eq!((name.position(), name.current()), (8, &word("c")));
-    let mut lists = Tokens::new("[[1").expect("begins well");
+    let mut lists = Tokens::new("[[1").expect("the first token");
     lists.split();
     assert_eq!((lists.position(), lists.current()), (0, &Token::Sign("[")));
     lists.advance().expect("goes on");

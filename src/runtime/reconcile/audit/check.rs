@@ -119,10 +119,10 @@ impl Check<'_> {
         let checked = match read.await {
             Ok(Read::Present(document, _)) if document.id == id => Checked::Equal,
             Ok(Read::Present(document, _)) => Checked::Orphan(format!(
-                "nobody updates `{id}`: the twin's document is `{}`; delete the other one",
+                "nothing updates `{id}`, because the twin's document is `{}`; delete the one that nothing updates",
                 document.id
             )),
-            Ok(_) => Checked::Orphan(format!("nobody updates `{id}`, nor finds it under this document.id")),
+            Ok(_) => Checked::Orphan(format!("nothing updates or finds `{id}` with this document.id")),
             Err(trouble) => Checked::Unknown(None, trouble.message),
         };
         (key, checked)

@@ -112,7 +112,7 @@ async fn a_query_that_is_behind_changes_nothing() {
     assert_eq!(bench.writes(), before);
     assert!(
         bench.document(&device("new")).expect("there").twin().is_some(),
-        "a query that misses it deletes nothing"
+        "an incomplete query must not delete a document"
     );
 }
 
@@ -159,7 +159,7 @@ async fn every_twin_that_changes_all_the_time_is_compared_in_some_audit() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn where_it_differs_still_the_next_audit_asks_about_others() {
+async fn each_audit_asks_about_recently_changed_twins_that_the_last_one_left_out() {
     let bench = agreed();
     for number in 0..6 {
         bench.registry.set(&device(&format!("d{number:02}")), 9, json!({"n": "right"}));
@@ -290,12 +290,12 @@ async fn a_change_on_its_way_is_no_alarm() {
     assert_eq!(
         bench.says(&device("d02")),
         Some((4, json!({"n": "unheard"}))),
-        "the change is still on its way"
+        "the event of the change has not arrived yet"
     );
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_repaired_twin_that_cannot_be_already_checked_again_is_not_known_about() {
+async fn a_repaired_twin_that_cannot_be_checked_again_counts_as_unknown() {
     let bench = spoilt();
     let registry = Arc::clone(&bench.registry);
     let mut calls = 0;
@@ -329,7 +329,7 @@ async fn a_stop_ends_an_audit_at_once_and_without_a_report() {
     let started = tokio::time::Instant::now();
     let ended = run(&bench.reconciler, &bench.rate_limited, &OPTIONS, 0, &Progress::default(), &stop).await;
     assert!(matches!(ended, Err(Ended::Stopped)));
-    assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
+    assert!(started.elapsed() < Duration::from_secs(1), "took {:?}", started.elapsed());
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,4 +1,4 @@
-//! A backfill brings in the existing twins once, whatever interrupts it.
+//! A backfill brings in the existing twins once, despite interruptions.
 
 use serde_json::json;
 
@@ -40,7 +40,7 @@ async fn devices_and_modules_are_brought_in_and_a_second_run_asks_nobody() {
     let asked = bench.registry.asked().len();
     let counts = fill(&bench).await;
     assert_eq!((counts.created, counts.present), (0, 11));
-    assert_eq!(bench.registry.asked().len(), asked, "what is there and right costs no call");
+    assert_eq!(bench.registry.asked().len(), asked, "a correct document must cost no call");
 }
 
 #[tokio::test(start_paused = true)]
@@ -61,7 +61,10 @@ async fn a_document_among_many_that_are_missing_is_met_and_left_as_it_is() {
     assert_eq!((counts.created, counts.present), (60, 1));
     assert_eq!(bench.says(&device("d40")), Some((3, json!({"n": 40}))));
     let reads = *bench.store.reads.lock().unwrap();
-    assert!((33..=36).contains(&reads), "the next ones are read before the hub is asked: {reads} reads");
+    assert!(
+        (33..=36).contains(&reads),
+        "the next documents must be read before the hub is asked: {reads} reads"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -103,10 +106,10 @@ async fn it_goes_on_at_its_note_and_asks_for_nothing_twice() {
     bench.registry.on_get(|_| {});
     let pages = bench.registry.pages.load(Ordering::Relaxed);
     let counts = fill(&bench).await;
-    assert_eq!(counts.listed, 13, "counted over both runs");
+    assert_eq!(counts.listed, 13, "the count must include both runs");
     let asked = bench.registry.asked();
     let distinct: std::collections::BTreeSet<_> = asked.iter().collect();
-    assert!(asked.len() <= distinct.len() + 1, "only what was cut off is asked for again: {asked:?}");
+    assert!(asked.len() <= distinct.len() + 1, "only the interrupted call may be repeated: {asked:?}");
     assert_eq!(
         bench.registry.pages.load(Ordering::Relaxed) - pages,
         3,
@@ -178,7 +181,7 @@ async fn a_kept_continuation_that_the_hub_forgot_costs_a_scan_and_no_call() {
     };
     save(bench.notes.as_ref(), &"h".into(), &kept).await.expect("kept");
     bench.registry.queries.lock().unwrap().push_back(QueryError::Expired);
-    assert_eq!(fill(&bench).await.created, 9, "the first ones too");
+    assert_eq!(fill(&bench).await.created, 9, "the first devices must be created as well");
 }
 
 #[tokio::test(start_paused = true)]
@@ -216,7 +219,7 @@ async fn documents_that_stream_in_meanwhile_are_never_set_back() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn trouble_with_single_twins_is_waited_out() {
+async fn errors_of_single_twins_are_retried() {
     let bench = bench(5);
     bench.registry.gets.lock().unwrap().extend((0..7).map(|_| away()));
     assert_eq!(fill(&bench).await.created, 6);
@@ -261,7 +264,7 @@ async fn an_audit_follows_where_twins_had_no_answer_and_nobody_forgets_it() {
     let (notes, progress) = (MemoryNotes::default(), Arc::new(Progress::default()));
     let filled = run(&reconciler, &bench.rate_limited, &notes, 2, &progress, &stop).await;
     assert_eq!(filled.expect("filled").unknown, 0);
-    assert_eq!(last_request(&notes).await.expect("readable"), None, "nothing was left");
+    assert_eq!(last_request(&notes).await.expect("readable"), None, "no twin was left without an answer");
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,4 +1,4 @@
-//! All pages to the end, whatever happens in between.
+//! All pages are read to the end, with failures in between.
 
 use std::time::Duration;
 
@@ -109,7 +109,7 @@ async fn a_module_without_its_name_never_passes_for_its_device() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn trouble_is_waited_out_for_as_long_as_the_hub_asks() {
+async fn a_throttled_scan_waits_as_long_as_the_hub_asks() {
     let bench = bench();
     let busy = trouble(StoreErrorKind::Throttled, Some(Duration::from_secs(40)));
     bench
@@ -160,7 +160,7 @@ async fn a_hub_that_takes_no_continuation_is_not_scanned_for_ever() {
         pages.next(&stop).await.expect("a page").expect("the first one");
         bench.registry.queries.lock().unwrap().push_back(QueryError::Expired);
     }
-    let error = pages.next(&stop).await.expect_err("not for ever");
+    let error = pages.next(&stop).await.expect_err("the scan must end");
     assert!(matches!(&error, Ended::Refused { reason, .. } if reason.contains("continuation")), "{error}");
 }
 

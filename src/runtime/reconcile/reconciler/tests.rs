@@ -1,4 +1,5 @@
-//! The order of the reads is the proof: whatever happens in between, nothing newer is lost, and nothing is changed without an answer.
+//! The order of the reads makes the writes safe: no newer state is lost by changes between them and nothing is changed without
+//! an answer.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -30,7 +31,7 @@ async fn a_twin_without_a_document_gets_one_and_the_streams_cache_too() {
     for _ in 0..2 {
         assert_eq!(repair(&bench, &key).await, Verdict::Equal);
     }
-    assert_eq!(bench.writes(), writes, "an equal document costs no write");
+    assert_eq!(bench.writes(), writes, "an equal document must cost no write");
 }
 
 #[tokio::test]
@@ -42,7 +43,7 @@ async fn a_repair_that_finds_the_hub_gone_back_asks_for_an_audit() {
         bench.agreed(key, 7, json!({"a": 1}));
         bench.event(key, updated(9, json!({"a": 2})));
     }
-    // The packed twin is repaired, and nothing else.
+    // The twin with coalesced changes is repaired. No audit is requested.
     bench.registry.set(&key, 9, json!({"a": 2, "b": 1}));
     reconciler.reconcile(&key, &CORRECT).await.expect("an answer");
     assert!(!asked.has_changed());
@@ -56,7 +57,7 @@ async fn a_repair_that_finds_the_hub_gone_back_asks_for_an_audit() {
         let (version, _) = bench.says(&other).expect("live");
         bench.registry.set(&other, version - 1, json!({"a": version}));
         reconciler.reconcile(&other, &CORRECT).await.expect("an answer");
-        assert_eq!(asked.has_changed(), expected, "not for each twin at once");
+        assert_eq!(asked.has_changed(), expected, "not an audit for each twin");
         drop(asked.borrow_and_update());
     }
     assert!(bench.metrics.render().contains("twinsync_twins_went_back_total 3"));
@@ -112,7 +113,7 @@ async fn what_a_stream_writes_in_between_is_never_set_back() {
     });
     repair(&bench, &key).await;
     assert_eq!(bench.says(&key), Some((7, json!({"a": 7}))));
-    assert_eq!(bench.registry.asked().len(), 3, "each write in between asks the hub anew");
+    assert_eq!(bench.registry.asked().len(), 3, "the hub must be asked again after each write in between");
     assert!(!bench.document(&key).expect("a document").is_flagged());
 }
 
@@ -145,7 +146,7 @@ async fn a_document_that_comes_into_being_where_none_was_expected_is_never_set_b
     bench.reconciler.bring_in(&key, &CORRECT).await.expect("reconciled");
     assert_eq!(bench.says(&key), Some((6, json!({"a": 6}))));
     assert!(!bench.document(&key).expect("a document").is_flagged());
-    assert_eq!(bench.registry.asked().len(), 2, "the answer from before that document is worth nothing");
+    assert_eq!(bench.registry.asked().len(), 2, "an answer from before that document must not be used");
 }
 
 #[tokio::test]
@@ -169,7 +170,7 @@ async fn a_module_whose_device_ends_while_the_hub_is_asked_about_it_follows_its_
         if !expected_missing {
             // If the read of the device gets no answer, the next try repeats it.
             bench.store.broken.lock().unwrap().push(device.clone());
-            write().await.expect_err("nobody answers about the device");
+            write().await.expect_err("the read of the device fails");
             assert!(bench.says(&key).is_some(), "the hub had it when it was asked");
             bench.store.broken.lock().unwrap().clear();
             bench.registry.on_get(|_| {});
@@ -187,7 +188,7 @@ async fn a_module_whose_device_ends_while_the_hub_is_asked_about_it_follows_its_
 }
 
 #[tokio::test]
-async fn a_module_of_a_device_that_lives_costs_a_look_at_it_and_no_more() {
+async fn a_module_of_an_existing_device_costs_one_read_of_the_device() {
     let bench = Bench::new();
     let (device, key) = (device("d"), module("d", "m"));
     bench.event(&device, created(2, json!({})));
@@ -213,7 +214,7 @@ async fn a_twin_that_is_gone_gets_its_tombstone_also_where_no_document_was_expec
     bench.registry.set(&key, 3, json!({}));
     let look = Task { mode: Mode::Compare, ..CORRECT };
     let verdict = bench.reconciler.bring_in(&device("e"), &look).await.expect("reconciled");
-    assert_eq!(verdict, Verdict::Absent, "who only looks creates nothing");
+    assert_eq!(verdict, Verdict::Absent, "compare mode must create nothing");
     assert_eq!(bench.document(&device("e")), None);
 }
 
@@ -230,7 +231,7 @@ async fn a_document_that_never_stands_still_is_left_for_later() {
         let next = version.fetch_add(1, Ordering::Relaxed) as i64 + 1;
         stream(&store, key, clock.now(), updated(next, json!({"step": next})));
     });
-    bench.reconciler.reconcile(&key, &CORRECT).await.expect_err("not now");
+    bench.reconciler.reconcile(&key, &CORRECT).await.expect_err("a document that keeps changing");
     assert_eq!(bench.registry.asked().len(), CYCLES as usize);
 }
 
@@ -249,11 +250,15 @@ async fn what_cannot_be_read_is_replaced_or_gets_a_tombstone_over_it() {
     bench.pass(5);
     assert_eq!(repair(&bench, &gone).await, Verdict::Corrected(Drift::Extra));
     assert_eq!(bench.document(&gone).expect("a tombstone").state, State::Deleted);
-    assert_eq!(bench.document(&orphan).expect("a tombstone").state, State::Deleted, "with its device");
+    assert_eq!(
+        bench.document(&orphan).expect("a tombstone").state,
+        State::Deleted,
+        "it must follow its device"
+    );
 }
 
 #[tokio::test]
-async fn a_look_writes_nothing_and_tells_how_they_differ() {
+async fn compare_mode_writes_nothing_and_reports_the_difference() {
     let bench = Bench::new();
     let look = Task { mode: Mode::Compare, ..CORRECT };
     let (missing, extra, other) = (device("missing"), device("extra"), device("other"));
@@ -270,7 +275,7 @@ async fn a_look_writes_nothing_and_tells_how_they_differ() {
 }
 
 #[tokio::test]
-async fn what_needs_no_look_costs_no_call() {
+async fn a_document_that_needs_no_check_costs_no_call() {
     let bench = Bench::new();
     let key = device("d");
     bench.event(&key, created(5, json!({})));
@@ -318,7 +323,7 @@ async fn a_write_whose_reply_is_lost_is_found_done() {
 
 /// Each case: the hub's state when the write had no answer, and the hub's state at the next try.
 #[tokio::test]
-async fn a_write_without_an_answer_cannot_be_performed_after_the_next_look() {
+async fn a_write_without_an_answer_cannot_be_performed_after_the_next_reconciliation() {
     let (key, tags) = (module("d", "m"), || json!({"a": 1}));
     for (stored, first, then) in [
         // Created without an answer, then deleted at the hub.
@@ -345,15 +350,18 @@ async fn a_write_without_an_answer_cannot_be_performed_after_the_next_look() {
         says(then);
         let look = Task { mode: Mode::Compare, ..CORRECT };
         let looked = bench.reconciler.reconcile(&key, &look).await.expect("an answer");
-        assert!(matches!(looked, Verdict::Absent | Verdict::Equal), "{case}: they say the same: {looked:?}");
+        assert!(
+            matches!(looked, Verdict::Absent | Verdict::Equal),
+            "{case}: document and twin must be equal: {looked:?}"
+        );
         let before = bench.writes();
         repair(&bench, &key).await;
-        assert_eq!(bench.writes(), before + 1, "{case}: something is written");
+        assert_eq!(bench.writes(), before + 1, "{case}: one write must follow");
         assert!(matches!(bench.store.perform_late()[..], [Write::Conflict]), "{case}");
         assert_eq!(bench.says(&key), then.map(|version| (version, tags())), "{case}");
         let before = bench.writes();
         repair(&bench, &key).await;
-        assert_eq!(bench.writes(), before, "{case}: once is enough");
+        assert_eq!(bench.writes(), before, "{case}: a second write is not needed");
     }
 }
 
@@ -396,12 +404,12 @@ async fn modules_of_a_device_that_is_gone_are_asked_about_one_by_one() {
     assert_eq!(repair(&bench, &key).await, Verdict::Corrected(Drift::Extra));
     assert_eq!(bench.document(&dead).expect("a tombstone").state, State::Deleted);
     assert!(bench.document(&alive).expect("a document").twin().is_some());
-    assert_eq!(bench.document(&key).expect("a tombstone").cascade, None, "that is done");
+    assert_eq!(bench.document(&key).expect("a tombstone").cascade, None, "the cascade must be done");
     assert_eq!(bench.registry.asked(), [key, alive, dead]);
 }
 
 #[tokio::test]
-async fn a_crash_between_a_device_and_its_modules_is_finished_by_the_next_look() {
+async fn a_cascade_cut_short_by_a_crash_is_finished_by_the_next_reconciliation() {
     let bench = Bench::new();
     let (key, module) = (device("d"), module("d", "m"));
     for key in [&key, &module] {
@@ -416,7 +424,10 @@ async fn a_crash_between_a_device_and_its_modules_is_finished_by_the_next_look()
         }
     });
     bench.reconciler.reconcile(&key, &CORRECT).await.expect_err("the store is away");
-    assert!(bench.document(&module).expect("a document").twin().is_some(), "not yet");
+    assert!(
+        bench.document(&module).expect("a document").twin().is_some(),
+        "the module must not be deleted yet"
+    );
     bench.store.script.lock().unwrap().clear();
     bench.registry.on_get(|_| {});
     // The scan over flagged documents finds the device, since the cascade is in its tombstone.

@@ -33,7 +33,7 @@ impl Running {
         Self { bench, repair_queue, leads, stop, task }
     }
 
-    /// Waits until no twin is flagged any more.
+    /// Waits until no twin waits for a repair.
     async fn quiet(&self) {
         while !self.repair_queue.is_empty() {
             tokio::time::sleep(Duration::from_millis(100)).await;
@@ -66,7 +66,7 @@ async fn a_flag_is_repaired_after_its_grace_and_asked_about_once() {
     }
     assert_eq!(running.repair_queue.len(), 1);
     tokio::time::sleep(GRACE - Duration::from_millis(100)).await;
-    assert!(running.bench.registry.asked().is_empty(), "it may heal by itself");
+    assert!(running.bench.registry.asked().is_empty(), "an event may still clear the flag");
     running.quiet().await;
     assert_eq!(running.bench.registry.asked(), std::slice::from_ref(&key));
     assert_eq!(running.bench.says(&key), Some((5, json!({"early": true, "late": true}))));
@@ -74,7 +74,7 @@ async fn a_flag_is_repaired_after_its_grace_and_asked_about_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_flag_that_heals_in_time_costs_no_call() {
+async fn a_flag_that_an_event_clears_in_time_costs_no_call() {
     let running = Running::start(Bench::new(), false);
     let key = device("d");
     running.bench.event(&key, updated(3, json!({"a": 1})));
@@ -88,7 +88,7 @@ async fn a_flag_that_heals_in_time_costs_no_call() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_raised_while_it_is_repaired_is_looked_at_again() {
+async fn a_flag_raised_during_its_repair_is_repaired_again() {
     let bench = Bench::new();
     let running = Running::start(bench, false);
     let key = flagged_twin(&running.bench, "d");
@@ -118,23 +118,23 @@ async fn what_is_raised_while_it_is_repaired_is_looked_at_again() {
 
 /// Between the last read of a repair and its end, another event may have set a flag.
 #[tokio::test(start_paused = true)]
-async fn what_is_raised_at_the_very_end_of_a_repair_is_not_forgotten() {
+async fn a_flag_raised_at_the_end_of_a_repair_is_not_lost() {
     let repair_queue = RepairQueue::about(["h"], true);
-    let shared = repair_queue.0.clone().expect("somebody's");
+    let shared = repair_queue.0.clone().expect("a queue for this hub");
     let key = device("d");
     repair_queue.raise(&key);
     let due = Instant::now() + GRACE;
     assert_eq!(shared.lock().next(due), Ok((key.clone(), REPAIR, 0)));
     repair_queue.raise(&key);
     shared.lock().done(&key, GRACE);
-    assert_eq!(repair_queue.len(), 1, "it has a turn to come");
+    assert_eq!(repair_queue.len(), 1, "the twin must be queued again");
     assert_eq!(shared.lock().next(due + GRACE), Ok((key.clone(), REPAIR, 0)));
     shared.lock().done(&key, GRACE);
     assert!(repair_queue.is_empty());
 }
 
 #[tokio::test(start_paused = true)]
-async fn trouble_is_waited_out_twin_by_twin() {
+async fn a_failed_repair_is_repeated_for_each_twin() {
     let running = Running::start(Bench::new(), false);
     let (one, other) = (flagged_twin(&running.bench, "one"), flagged_twin(&running.bench, "other"));
     *running.bench.registry.silent.lock().unwrap() = true;
@@ -142,7 +142,7 @@ async fn trouble_is_waited_out_twin_by_twin() {
     running.repair_queue.raise(&other);
     tokio::time::sleep(Duration::from_secs(300)).await;
     let asked = running.bench.registry.asked().len();
-    assert!((8..120).contains(&asked), "again and again, and not in a loop: {asked}");
+    assert!((8..120).contains(&asked), "the repair must be repeated with pauses: {asked}");
     assert_eq!(running.repair_queue.len(), 2);
     *running.bench.registry.silent.lock().unwrap() = false;
     running.quiet().await;
@@ -152,9 +152,9 @@ async fn trouble_is_waited_out_twin_by_twin() {
     running.stop().await;
 }
 
-/// The hub's answer may be refused today, and also tomorrow.
+/// The answer cannot be used, today or tomorrow.
 #[tokio::test(start_paused = true)]
-async fn a_twin_without_a_usable_answer_is_not_asked_about_on_and_on_and_stays_flagged() {
+async fn the_repair_of_a_twin_without_a_usable_answer_ends_and_it_stays_flagged() {
     let running = Running::start(Bench::new(), true);
     let (odd, other) = (flagged_twin(&running.bench, "odd"), flagged_twin(&running.bench, "other"));
     running.bench.registry.mute.lock().unwrap().insert(odd.clone());
@@ -163,7 +163,7 @@ async fn a_twin_without_a_usable_answer_is_not_asked_about_on_and_on_and_stays_f
     running.quiet().await;
     let asked = || running.bench.registry.asked().iter().filter(|key| **key == odd).count();
     let before = asked();
-    assert!((8..20).contains(&before), "patiently, and with an end: {before}");
+    assert!((8..20).contains(&before), "the repair must be repeated with pauses and end: {before}");
     let text = running.bench.metrics.render();
     assert!(text.contains("twinsync_repairs_given_up_total 1"), "{text}");
     assert!(running.bench.document(&odd).expect("a document").is_flagged());
@@ -179,7 +179,7 @@ async fn a_twin_without_a_usable_answer_is_not_asked_about_on_and_on_and_stays_f
 }
 
 #[tokio::test(start_paused = true)]
-async fn flag_of_hubs_that_nobody_can_ask_are_not_kept() {
+async fn flags_of_hubs_without_a_registry_are_not_queued() {
     let repair_queue = RepairQueue::about(["h"], true);
     repair_queue.raise(&TwinKey::device("elsewhere", "d"));
     repair_queue.raise(&TwinKey::device("H", "d"));
@@ -190,7 +190,7 @@ async fn flag_of_hubs_that_nobody_can_ask_are_not_kept() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn only_the_leader_looks_for_what_a_restart_forgot() {
+async fn only_the_leader_scans_for_flags_from_before_a_restart() {
     let bench = Bench::new();
     let key = flagged_twin(&bench, "forgotten");
     let running = Running::start(bench, false);
@@ -201,7 +201,10 @@ async fn only_the_leader_looks_for_what_a_restart_forgot() {
     running.leads.send_replace(true);
     let started = Instant::now();
     while running.bench.document(&key).expect("a document").is_flagged() {
-        assert!(started.elapsed() < OPTIONS.scan_interval, "soon, not at the next turn");
+        assert!(
+            started.elapsed() < OPTIONS.scan_interval,
+            "a failed scan must be repeated before the next scheduled one"
+        );
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     running.stop().await;
@@ -220,10 +223,10 @@ async fn memory_is_bounded_and_the_rest_is_found_by_the_scan() {
         running.repair_queue.raise(&device(&format!("absent-{number}")));
     }
     running.repair_queue.raise(&late);
-    assert_eq!(running.repair_queue.len(), MOST, "there was no room");
+    assert_eq!(running.repair_queue.len(), MOST, "the queue must be full");
     let started = Instant::now();
     while running.bench.says(&late) != Some((99, json!({"whole": true}))) {
-        assert!(started.elapsed() < OPTIONS.scan_interval, "as soon as there is room");
+        assert!(started.elapsed() < OPTIONS.scan_interval, "the scan must run as soon as the queue has room");
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
     running.stop().await;
@@ -238,7 +241,11 @@ async fn a_new_twin_gets_what_no_event_tells_once_and_keeps_nobody_waiting() {
     running.bench.registry.identity.store(true, std::sync::atomic::Ordering::Relaxed);
     assert!(running.bench.document(&key).expect("a document").lacks_identity());
     running.repair_queue.complete(&key);
-    assert_eq!((running.repair_queue.len(), running.repair_queue.flagged()), (1, 0), "nothing is flagged");
+    assert_eq!(
+        (running.repair_queue.len(), running.repair_queue.flagged()),
+        (1, 0),
+        "no twin may be flagged"
+    );
     running.quiet().await;
     let document = running.bench.document(&key).expect("a document");
     assert_eq!(document.twin().expect("a twin").root["status"], "enabled");

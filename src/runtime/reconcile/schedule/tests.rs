@@ -121,7 +121,7 @@ async fn after_a_restart_the_last_report_tells_when() {
     let bench = running.stop().await;
     let running = Running::start(bench, true, options(Some(HOUR * 24)));
     running.pass(HOUR * 2).await;
-    assert_eq!(running.last_audit().await, Some(first), "not because of a restart");
+    assert_eq!(running.last_audit().await, Some(first), "a restart must not cause an audit");
     running.pass(HOUR * 22).await;
     assert!(running.last_audit().await > Some(first));
     running.stop().await;
@@ -142,11 +142,11 @@ async fn only_the_leader_acts_and_the_next_leader_goes_on() {
     *running.bench.registry.silent.lock().unwrap() = false;
     let pages = running.pages();
     running.pass(HOUR).await;
-    assert_eq!(running.pages(), pages, "whoever does not lead does nothing");
+    assert_eq!(running.pages(), pages, "only the leader may act");
     running.leads.send_replace(true);
     running.pass(HOUR).await;
-    assert_eq!(running.bench.writes(), 5, "filled in");
-    assert!(running.last_audit().await.is_some(), "and audited");
+    assert_eq!(running.bench.writes(), 5, "the backfill must have ended");
+    assert!(running.last_audit().await.is_some(), "an audit must have ended");
     running.stop().await;
 }
 
@@ -163,7 +163,7 @@ async fn an_unfinished_backfill_goes_on_whatever_the_configuration_says() {
     running.pass(HOUR).await;
     assert_eq!(running.bench.writes(), 5);
     assert_eq!(running.last_audit().await, None, "audits are off");
-    // And only once.
+    // The backfill runs once.
     let pages = running.pages();
     running.pass(HOUR * 3).await;
     assert_eq!(running.pages(), pages);
@@ -211,13 +211,13 @@ async fn what_queries_do_not_show_yet_is_found_by_a_second_audit_also_after_a_re
             running
         };
         running.pass(HOUR / 3).await;
-        assert_eq!(running.last_audit().await, Some(first), "not yet");
+        assert_eq!(running.last_audit().await, Some(first), "the second audit must not have started yet");
         running.pass(HOUR / 3).await;
         assert!(running.last_audit().await > Some(first));
         assert_eq!(running.bench.says(&device("d1")), Some((3, json!({"new": true}))));
         let pages = running.pages();
         running.pass(HOUR * 24).await;
-        assert_eq!(running.pages(), pages, "and no third one");
+        assert_eq!(running.pages(), pages, "a third audit must not follow");
         running.stop().await;
     }
 }
@@ -232,7 +232,7 @@ async fn a_note_with_a_time_to_come_does_not_ask_for_ever() {
     let pages = running.pages();
     assert!(pages > 0);
     running.pass(HOUR).await;
-    assert_eq!(running.pages(), pages * 2, "and once more");
+    assert_eq!(running.pages(), pages * 2, "the audit must run once more");
     let pages = pages * 2;
     running.pass(HOUR * 24).await;
     assert_eq!(running.pages(), pages);
@@ -309,7 +309,7 @@ async fn an_unfinished_backfill_is_found_when_notes_can_be_read_again() {
     assert_eq!(running.bench.writes(), 5);
     let pages = running.pages();
     running.pass(HOUR * 3).await;
-    assert_eq!(running.pages(), pages, "also where it cannot be noted that it is done");
+    assert_eq!(running.pages(), pages, "the backfill must not run again although its end cannot be noted");
     running.stop().await;
 }
 
@@ -318,12 +318,12 @@ async fn scans_show_how_far_they_are_and_what_they_came_to_also_after_a_restart(
     let running = Running::start(bench(), true, Options { backfill: true, ..options(Some(HOUR * 24)) });
     *running.bench.registry.silent.lock().unwrap() = true;
     running.pass(Duration::from_secs(20)).await;
-    let scan = running.scans.of("h").scan.expect("a backfill goes on");
+    let scan = running.scans.of("h").scan.expect("a backfill continues");
     assert_eq!((scan.what, scan.scanning.stage(), scan.scanning.dealt_with()), ("backfill", "devices", 0));
     *running.bench.registry.silent.lock().unwrap() = false;
     running.pass(HOUR / 4).await;
     let found = running.scans.of("h");
-    assert!(found.scan.is_none(), "it is done");
+    assert!(found.scan.is_none(), "no scan may be under way");
     let twins = found.backfilled.expect("done").twins;
     assert_eq!(twins.iter().map(|(_, twins)| twins).sum::<u64>(), 5, "{twins:?}");
     assert_eq!(found.audited, None);
@@ -337,13 +337,13 @@ async fn scans_show_how_far_they_are_and_what_they_came_to_also_after_a_restart(
     assert!((22.0 * 3600.0..=24.0 * 3600.0).contains(&due), "{due}");
     running.leads.send_replace(false);
     running.pass(Duration::from_secs(60)).await;
-    assert!(running.scans.of("h").audited.is_none(), "whoever leads knows");
+    assert!(running.scans.of("h").audited.is_none(), "only the leader shows audits");
     let bench = running.stop().await;
     let running = Running::start(bench, true, options(Some(HOUR * 24)));
     running.pass(Duration::from_secs(60)).await;
     let found = running.scans.of("h");
     assert_eq!((found.audited, found.clean), (Some(clean), Some(clean)));
-    assert_eq!(found.backfilled.expect("its note tells").twins, twins);
+    assert_eq!(found.backfilled.expect("the backfill's note").twins, twins);
     running.stop().await;
 }
 

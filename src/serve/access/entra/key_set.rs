@@ -13,10 +13,10 @@ pub(super) type Keys = BTreeMap<String, DecodingKey>;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DocumentError {
     /// It is not JSON, or not the expected document.
-    #[error("it is not the document that belongs here: {0}")]
+    #[error("it does not have the expected form: {0}")]
     Unreadable(String),
     /// The document is from another issuer, and so are its keys.
-    #[error("it is of the issuer {0:?}, which is not accepted")]
+    #[error("its issuer is {0:?}, which is not accepted")]
     Issuer(String),
     /// The keys are at an address that nobody vouches for: it is not https.
     #[error("it says that the keys are at {0:?}, which is not https")]

@@ -83,7 +83,7 @@ pub enum KeyError {
         source: DocumentError,
     },
     /// The renewal was given up, for example at the end of the process.
-    #[error("the renewal was given up")]
+    #[error("the renewal was cancelled")]
     GivenUp,
 }
 

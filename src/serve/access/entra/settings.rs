@@ -101,7 +101,7 @@ pub(super) struct Checked {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SettingsError {
     /// The tenant is not an id. Tokens contain the id, so a name would never match.
-    #[error("the tenant {0:?} is not an id: `az account show --query tenantId` tells it")]
+    #[error("the tenant {0:?} is not an id: `az account show --query tenantId` prints it")]
     Tenant(String),
     /// The address is not https. A party that can change its answers could admit any client.
     #[error("{0:?} is not an https address")]
@@ -110,7 +110,7 @@ pub enum SettingsError {
     #[error("there is no audience: leave the setting out for {AUDIENCE}")]
     Audiences,
     /// The principal is not an object id. A name is not accepted.
-    #[error("the principal {0:?} is not an object id: `az ad sp show --id CLIENT_ID --query id` tells it")]
+    #[error("the principal {0:?} is not an object id: `az ad sp show --id CLIENT_ID --query id` prints it")]
     Principal(String),
 }
 

@@ -1,4 +1,4 @@
-//! What is stored, as far as prices depend on it: sizes and index terms.
+//! The stored documents, as far as prices depend on them: sizes and index terms.
 
 use std::{
     collections::HashMap,
@@ -22,11 +22,11 @@ use super::{
     Policy, create, query, read, replace,
 };
 
-/// Follows every write that succeeds, and prices every request that does.
+/// Tracks every successful write, and prices every successful request.
 #[derive(Debug)]
 pub(in crate::cosmos) struct Ledger {
     policy: Policy,
-    /// Physical partitions of the container.
+    /// Number of physical partitions of the container.
     partitions: u32,
     documents: Mutex<Documents>,
 }
@@ -40,11 +40,11 @@ pub(in crate::cosmos) struct Asked<'a> {
     pub(in crate::cosmos) body: &'a Bytes,
 }
 
-/// What a request costs.
+/// The price of a request.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(in crate::cosmos) struct Charge {
     pub(in crate::cosmos) request_units: f64,
-    /// Whether all documents in its scope were loaded, whatever it finds.
+    /// Whether all documents in its scope were loaded.
     pub(in crate::cosmos) is_scan: bool,
 }
 
@@ -60,7 +60,7 @@ struct Documents {
 struct Stored {
     bytes: usize,
     terms: Box<[u64]>,
-    /// Of its write in the order of its partition: answers may overtake each other on their way here.
+    /// Sequence number of the write in its physical partition: answers may be recorded in another order.
     written: u64,
 }
 
@@ -69,11 +69,11 @@ impl Ledger {
         Self { policy, partitions: partitions.max(1), documents: Mutex::default() }
     }
 
-    /// The logical partition that a request is for, or the range of a query over all of them.
+    /// The logical partition of a request, or the partition key range of a query over all of them.
     pub(in crate::cosmos) fn place(headers: &HeaderMap) -> String {
         let of = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
         match of(PARTITION_KEY) {
-            // One spelling, whatever the client's.
+            // Normalized, because clients write the JSON differently.
             Some(key) => {
                 serde_json::from_str::<Value>(key).map_or_else(|_| key.to_owned(), |key| key.to_string())
             }
@@ -81,7 +81,7 @@ impl Ledger {
         }
     }
 
-    /// What a request costs that was answered like this; `None`: as the emulator says.
+    /// The price of a request with this answer. `None`: the emulator's price applies.
     pub(in crate::cosmos) fn charge(&self, asked: Asked<'_>, reply: &Reply) -> Option<Charge> {
         if !reply.status.is_success() {
             return None;
@@ -123,7 +123,7 @@ impl Ledger {
         Some(price)
     }
 
-    /// A scan is paid with its first page, since nobody knows how far each page gets.
+    /// A scan is charged with its first page, because it is not known how far each page gets.
     fn queried(&self, asked: Asked<'_>, reply: &Reply) -> Option<Charge> {
         let text = binary_json::transcode_to_text(asked.body).ok()?;
         let body: Value = serde_json::from_slice(&text).ok()?;
@@ -137,7 +137,7 @@ impl Ledger {
         Some(Charge { request_units: query(bytes), is_scan: is_scan && is_first })
     }
 
-    /// Bytes of the documents that a query is about: of a logical partition, or of a physical one.
+    /// Size in bytes of the documents in a query's scope: those of a logical partition, or of a physical one.
     fn scope(&self, headers: &HeaderMap) -> f64 {
         let documents = self.documents();
         match headers.contains_key(PARTITION_KEY) {
@@ -185,7 +185,8 @@ impl Documents {
     }
 }
 
-/// How many of the old terms are no more, and how many of the new ones are new. Both are in ascending order.
+/// The number of old terms that are removed, and of new terms that are added. Both lists are in ascending
+/// order.
 fn differences(old: &[u64], new: &[u64]) -> (usize, usize) {
     let common = old.iter().filter(|term| new.binary_search(term).is_ok()).count();
     (old.len() - common, new.len() - common)

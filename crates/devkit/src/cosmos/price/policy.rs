@@ -1,4 +1,4 @@
-//! What an indexing policy puts into the index.
+//! Which terms an indexing policy puts into the index.
 
 use std::{
     collections::BTreeSet,
@@ -26,18 +26,18 @@ struct Pattern {
 enum End {
     /// `/?`: the scalar at this path.
     Scalar,
-    /// `/*`: everything from here on.
+    /// `/*`: everything below this path.
     Below,
 }
 
-/// How the elements of an array are addressed.
+/// The path segment for the elements of an array.
 pub(super) const ELEMENT: &str = "[]";
 
 impl Policy {
-    /// Reads it in the form of the REST API.
+    /// Parses a policy in the form of the REST API.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// The policy is invalid. The text says why.
     pub(in crate::cosmos) fn read(policy: &Value) -> Result<Self, String> {
         let patterns = |name: &str| -> Result<Vec<Pattern>, String> {
             let paths = policy.get(name).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
@@ -63,8 +63,8 @@ impl Policy {
         }
     }
 
-    /// Whether the index has the values at this path. Of the patterns that fit, the most precise one decides.
-    /// `id` is in every index.
+    /// Whether the index contains the values at this path. Of the patterns that match, the most precise one decides.
+    /// `id` is always indexed.
     pub(super) fn indexes(&self, path: &[impl AsRef<str>]) -> bool {
         if let [only] = path
             && only.as_ref() == "id"
@@ -79,8 +79,8 @@ impl Policy {
         }
     }
 
-    /// The terms of a document, each once, as hashes in ascending order. A path that is included by name has a term also
-    /// where the document has no value there.
+    /// The terms of a document, each once, as hashes in ascending order. A path that is included by name has a term even
+    /// if the document has no value there.
     pub(super) fn terms(&self, document: &Value) -> Box<[u64]> {
         if !self.is_on {
             return Box::default();
@@ -125,7 +125,7 @@ impl Pattern {
         let mut segments = Vec::new();
         let mut rest = path.strip_prefix('/')?;
         loop {
-            // A quoted segment may hold anything but a quote.
+            // A quoted segment may contain anything but a quote.
             let (segment, after) = match rest.strip_prefix('"') {
                 Some(quoted) => quoted.split_once('"')?,
                 None => rest.split_at(rest.find('/').unwrap_or(rest.len())),
@@ -142,7 +142,7 @@ impl Pattern {
         }
     }
 
-    /// How precisely it fits a path; `None`: it does not.
+    /// How precisely the pattern matches a path. `None`: it does not match.
     fn fits(&self, path: &[impl AsRef<str>]) -> Option<usize> {
         let mut both = self.segments.iter().zip(path);
         let begins = self.segments.len() <= path.len() && both.all(|(own, other)| own == other.as_ref());
@@ -154,7 +154,7 @@ impl Pattern {
         }
     }
 
-    /// Whether a document has something at this path.
+    /// Whether a document has a value at this path.
     fn is_in(&self, document: &Value) -> bool {
         let mut found = document;
         for segment in &self.segments {

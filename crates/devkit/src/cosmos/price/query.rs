@@ -1,10 +1,10 @@
-//! What a query looks at.
+//! Finds the paths that a query uses.
 
 use super::policy::Policy;
 
-/// The paths that conditions, order and groups of a query look at: everything behind its `WHERE` or its `ORDER BY`.
+/// The paths in a query's conditions, order and groups: in everything after its first `WHERE`, `ORDER` or `GROUP`.
 ///
-/// Reads no grammar: what begins with the name that the container has in the query is a path.
+/// The query is not parsed. Every name that begins with the container's alias is taken as a path.
 pub(super) fn paths(query: &str) -> Vec<Vec<String>> {
     let words = words(query);
     let is = |word: &Word, name: &str| matches!(word, Word::Name(path) if path.len() == 1 && path[0].eq_ignore_ascii_case(name));
@@ -33,13 +33,13 @@ pub(super) fn paths(query: &str) -> Vec<Vec<String>> {
         .collect()
 }
 
-/// Whether the index answers it, so that no document is loaded that is not in the result.
+/// Whether the index is sufficient to answer the query, so that only documents of the result are loaded.
 pub(super) fn is_served(query: &str, policy: &Policy) -> bool {
     paths(query).iter().all(|path| policy.indexes(path))
 }
 
 enum Word {
-    /// A name with what is said behind it: `c.sync["state"]`.
+    /// A name with the segments that follow it: `c.sync["state"]`.
     Name(Vec<String>),
     Other,
 }
@@ -56,7 +56,7 @@ fn words(query: &str) -> Vec<Word> {
             words.push(Word::Name(path));
             rest = after;
         } else {
-            // A parameter is no name, nor is what stands in a number.
+            // A parameter is no name, and neither are letters in a number.
             let length = match first {
                 '@' | '0'..='9' => {
                     1 + rest[1..].find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(rest.len() - 1)
@@ -72,7 +72,7 @@ fn words(query: &str) -> Vec<Word> {
     words
 }
 
-/// The rest behind a text in quotes, which begins `rest`.
+/// The text after a string literal with which `rest` begins.
 fn after_text(rest: &str, quote: char) -> &str {
     let mut escaped = false;
     for (at, character) in rest.char_indices().skip(1) {
@@ -105,7 +105,7 @@ fn name(rest: &str) -> (Vec<String>, &str) {
     }
 }
 
-/// `["name"]`, which begins `rest`.
+/// Parses `["name"]` at the beginning of `rest`.
 fn in_brackets(rest: &str) -> Option<(&str, &str)> {
     let inner = rest.strip_prefix('[')?;
     let quote = inner.chars().next().filter(|quote| matches!(quote, '"' | '\''))?;

@@ -1,4 +1,4 @@
-//! Provisioned throughput: how much may be spent per second.
+//! Provisioned throughput: the request units that may be used per second.
 
 use std::{
     hash::{DefaultHasher, Hash, Hasher},
@@ -8,8 +8,8 @@ use std::{
 
 const WINDOW: Duration = Duration::from_secs(1);
 
-/// Request units per second, in equal parts for the physical partitions, as the service has it. A request is let in as long
-/// as something is left, and may take more than that.
+/// Request units per second, divided evenly among the physical partitions, as in the service. A request is admitted if any are left, and
+/// may use more than that.
 #[derive(Debug)]
 pub(in crate::cosmos) struct Throughput {
     each: f64,
@@ -29,8 +29,8 @@ impl Throughput {
         Self { each: request_units_per_second as f64 / windows.len() as f64, windows }
     }
 
-    /// Lets a request in, or says after how long to ask again. `place` names the logical partition, or the range that a query
-    /// is for.
+    /// Admits a request, or returns the time after which to try again. `place` is the logical partition, or the partition key range of a
+    /// query.
     pub(in crate::cosmos) fn admit(&self, place: &str) -> Result<(), Duration> {
         let window = self.window(place);
         if window.spent < self.each {
@@ -39,7 +39,7 @@ impl Throughput {
         Err(WINDOW.saturating_sub(window.began.elapsed()).max(Duration::from_millis(1)))
     }
 
-    /// Takes what a request cost.
+    /// Records the request units of a request.
     pub(in crate::cosmos) fn spend(&self, place: &str, request_units: f64) {
         self.window(place).spent += request_units;
     }

@@ -1,4 +1,4 @@
-//! Tokens → condition.
+//! Parses conditions.
 
 use serde_json::Value;
 
@@ -8,7 +8,7 @@ use super::super::{
 };
 use super::Cursor;
 
-/// How deep conditions may be nested.
+/// Maximum nesting of conditions.
 const DEEPEST: usize = 64;
 
 pub(super) fn condition(cursor: &mut Cursor) -> Result<Condition, QueryError> {
@@ -95,7 +95,7 @@ fn list(cursor: &mut Cursor) -> Result<Vec<Value>, QueryError> {
     Ok(values)
 }
 
-/// A call of this function, which is next.
+/// Parses a call of this function, whose name is the next token.
 fn function(cursor: &mut Cursor, name: &str) -> Result<Condition, QueryError> {
     if let Some(kind) = kind(name) {
         enter(cursor);
@@ -122,7 +122,7 @@ fn function(cursor: &mut Cursor, name: &str) -> Result<Condition, QueryError> {
     Ok(Condition::ArrayContains(path, value))
 }
 
-/// Passes the name of the function and the opening parenthesis.
+/// Advances past the name of the function and the opening parenthesis.
 fn enter(cursor: &mut Cursor) {
     cursor.advance();
     cursor.advance();

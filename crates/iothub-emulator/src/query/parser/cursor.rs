@@ -1,4 +1,4 @@
-//! Where the parser is, and the parts of the language that every clause has: words, paths, literals.
+//! The parser's position, and the parts of the language that every clause has: words, paths, literals.
 
 use serde_json::Value;
 
@@ -9,7 +9,7 @@ use super::super::{
     token::{Token, tokens},
 };
 
-/// What no path begins with. Behind a dot, or as `[[name]]`, these are names as all others.
+/// Words that a path cannot begin with. After a dot, or as `[[name]]`, they are ordinary names.
 const RESERVED: [&str; 18] = [
     "SELECT", "TOP", "FROM", "WHERE", "GROUP", "ORDER", "BY", "AS", "ASC", "DESC", "AND", "OR", "NOT", "IN",
     "NIN", "TRUE", "FALSE", "NULL",
@@ -39,7 +39,7 @@ impl Cursor {
         self.next += 1;
     }
 
-    /// Where the next token is in the text.
+    /// The position of the next token in the text.
     pub(super) fn place(&self) -> usize {
         self.tokens.get(self.next).map_or(self.end, |(at, _)| *at)
     }
@@ -48,7 +48,7 @@ impl Cursor {
         error(self.place(), reason)
     }
 
-    /// The word before an opening parenthesis, in capitals; the cursor stays before it.
+    /// The word before an opening parenthesis, in capitals. The cursor stays before it.
     pub(super) fn function(&self) -> Option<String> {
         match self.tokens.get(self.next..) {
             Some([(_, Token::Word(name)), (_, Token::Sign("(")), ..]) => Some(name.to_ascii_uppercase()),
@@ -83,11 +83,11 @@ impl Cursor {
     pub(super) fn expect_end(&self) -> Result<(), QueryError> {
         match self.peek() {
             None => Ok(()),
-            Some(_) => Err(self.problem("the query cannot go on like this")),
+            Some(_) => Err(self.problem("unexpected text: the query is complete before it")),
         }
     }
 
-    /// A part of a path, or an alias.
+    /// Parses a part of a path, or an alias.
     pub(super) fn name(&mut self) -> Result<String, QueryError> {
         let Some(Token::Word(name) | Token::Name(name)) = self.peek().cloned() else {
             return Err(self.problem("a name is expected here"));
@@ -100,7 +100,7 @@ impl Cursor {
         if let Some(Token::Word(word)) = self.peek()
             && RESERVED.iter().any(|reserved| reserved.eq_ignore_ascii_case(word))
         {
-            return Err(self.problem(format!("a path is expected here; {word} has a meaning of its own")));
+            return Err(self.problem(format!("a path is expected here, but {word} is a keyword")));
         }
         let is_prefix = self.is_prefix();
         let mut names = vec![self.name()?];
@@ -120,7 +120,7 @@ impl Cursor {
         )
     }
 
-    /// What is next, if it is a literal; the cursor stays before it.
+    /// The next token, if it is a literal. The cursor stays before it.
     pub(super) fn peek_literal(&self) -> Option<Value> {
         match self.peek()? {
             Token::Literal(value) => Some(value.clone()),
@@ -132,7 +132,7 @@ impl Cursor {
     pub(super) fn literal(&mut self) -> Result<Value, QueryError> {
         let value = self
             .peek_literal()
-            .ok_or_else(|| self.problem("a text, a number, true, false or null is expected here"))?;
+            .ok_or_else(|| self.problem("a string, a number, true, false or null is expected here"))?;
         self.advance();
         Ok(value)
     }

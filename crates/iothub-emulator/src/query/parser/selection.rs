@@ -1,4 +1,4 @@
-//! What is selected: tokens → items, and items with the clauses that they depend on → selection.
+//! Parses the selected items, and combines them with the clauses that they depend on.
 
 use super::super::{
     Column, Groups, QueryError, Selection,
@@ -10,10 +10,10 @@ use super::super::{
 };
 use super::{Cursor, Placed};
 
-/// A name and what is shown under it.
+/// The name of a column, and its value.
 type Item = (String, Shown);
 
-/// Nothing is `*`.
+/// Parses the selected items. `None` means `*`.
 pub(super) fn items(cursor: &mut Cursor) -> Result<Option<Vec<Placed<Item>>>, QueryError> {
     if cursor.accept("*") {
         return Ok(None);
@@ -24,7 +24,7 @@ pub(super) fn items(cursor: &mut Cursor) -> Result<Option<Vec<Placed<Item>>>, Qu
         let at = cursor.place();
         let (name, shown) = item(cursor, &mut unnamed)?;
         if items.iter().any(|(_, (other, _))| *other == name) {
-            return Err(error(at, format!("a second item would be named {name:?}")));
+            return Err(error(at, format!("two items have the name {name:?}")));
         }
         items.push((at, (name, shown)));
         if !cursor.accept(",") {
@@ -33,7 +33,8 @@ pub(super) fn items(cursor: &mut Cursor) -> Result<Option<Vec<Placed<Item>>>, Qu
     }
 }
 
-/// Aggregates without a name are `$1`, `$2` and so on; paths have one of their own, and do not count.
+/// Parses one item. Aggregates without a name are called `$1`, `$2` and so on. Paths have a name and are not
+/// counted.
 fn item(cursor: &mut Cursor, unnamed: &mut usize) -> Result<Item, QueryError> {
     let shown = match cursor.function() {
         Some(name) => Shown::Aggregate(aggregate(cursor, &name)?),
@@ -50,7 +51,7 @@ fn item(cursor: &mut Cursor, unnamed: &mut usize) -> Result<Item, QueryError> {
     Ok((name, shown))
 }
 
-/// A call of this function, which is next.
+/// Parses a call of this aggregate, whose name is the next token.
 fn aggregate(cursor: &mut Cursor, name: &str) -> Result<Aggregate, QueryError> {
     let function = match name {
         "COUNT" => None,
@@ -78,7 +79,7 @@ pub(super) fn selection(
     let Some(items) = items else {
         return match keys {
             None => Ok(Selection::Twins),
-            Some((at, _)) => Err(error(at, "whole twins, which * selects, cannot be grouped")),
+            Some((at, _)) => Err(error(at, "* selects complete twins, which cannot be grouped")),
         };
     };
     let has_aggregate = items.iter().any(|(_, (_, shown))| matches!(shown, Shown::Aggregate(_)));
@@ -98,7 +99,7 @@ fn columns(items: Vec<Placed<Item>>) -> Vec<Column> {
     items.into_iter().filter_map(column).collect()
 }
 
-/// Of a group, only what its twins have in common can be shown, and sorted by.
+/// The row of a group may only contain and be sorted by its keys. Aggregates are not checked.
 fn check(items: &[Placed<Item>], keys: &[Path], order: &[Placed<Sort>]) -> Result<(), QueryError> {
     let shown = items.iter().filter_map(|(at, (_, shown))| match shown {
         Shown::Key(path) => Some((*at, path)),
@@ -107,6 +108,6 @@ fn check(items: &[Placed<Item>], keys: &[Path], order: &[Placed<Sort>]) -> Resul
     let sorted = order.iter().map(|(at, sort)| (*at, &sort.path));
     match shown.chain(sorted).find(|(_, path)| !keys.contains(path)) {
         None => Ok(()),
-        Some((at, _)) => Err(error(at, "GROUP BY does not have this path, and the answer is of groups")),
+        Some((at, _)) => Err(error(at, "this path must be in GROUP BY: the rows are groups of twins")),
     }
 }

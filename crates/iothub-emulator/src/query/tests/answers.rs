@@ -1,4 +1,4 @@
-//! Whole answers.
+//! Complete answers.
 
 use super::*;
 
@@ -21,9 +21,9 @@ fn assert_answers(twins: &[Value], table: &[(&str, Value)]) {
     }
 }
 
-/// The ids of what is selected, in the order of the answer.
+/// The ids of the selected twins, in the order of the answer.
 fn ids(text: &str) -> String {
-    // Turned around, so that an order that was asked for can be told from the order that was there.
+    // The twins are reversed, so that a requested order differs from the given one.
     let twins = twins();
     let rows = parse(text).answer(twins.iter().rev());
     let id = |row: &Value| {
@@ -70,7 +70,7 @@ fn order_is_by_type_then_value_then_identity() {
         ("ORDER BY nothing", "a b bm c d e f"),
     ] {
         assert_eq!(ids(&format!("SELECT * FROM devices {clauses}")), expected, "{clauses}");
-        // What is shown does not change the order, and only TOP cuts.
+        // The selected columns do not change the order, and only TOP limits the rows.
         let top = expected.split(' ').take(3).collect::<Vec<_>>().join(" ");
         assert_eq!(ids(&format!("SELECT TOP 3 deviceId, moduleId FROM devices {clauses}")), top, "{clauses}");
     }
@@ -92,7 +92,7 @@ fn aggregates_over_everything() {
                  WHERE IS_NUMBER(tags.t) OR NOT IS_DEFINED(tags.t)",
                 json!([{"s": 60.5, "a": 60.5 / 3.0, "i": 19, "x": 21.5}]),
             ),
-            // A text is no number; an array has no minimum.
+            // A string is not a number, and an array has no minimum.
             ("SELECT SUM(tags.t), AVG(tags.t) FROM devices WHERE deviceId IN ['a', 'c']", json!([{}])),
             (
                 "SELECT MIN(tags.t), MAX(tags.t) FROM devices WHERE deviceId IN ['a', 'c']",
@@ -108,7 +108,7 @@ fn aggregates_over_everything() {
                 "SELECT MIN(tags.on), MAX(tags.site) FROM devices WHERE deviceId IN ['c', 'f']",
                 json!([{"$2": 1.0}]),
             ),
-            // Over nothing: no twin, or none that has it.
+            // Without values: no twin, or no twin that has the property.
             (
                 "SELECT COUNT(), SUM(version), AVG(version), MIN(version), MAX(version) FROM devices \
                  WHERE deviceId = 'z'",
@@ -162,7 +162,7 @@ fn groups_are_of_equal_keys_and_sorted_by_them() {
             ),
             (
                 "SELECT version, deviceId AS d FROM devices WHERE version < 3 GROUP BY version, deviceId, tags.site",
-                // b twice: its module has another site, which is not shown.
+                // b appears twice: its module has another site, which is not selected.
                 json!([
                     {"version": 1, "d": "b"},
                     {"version": 1, "d": "b"},

@@ -1,4 +1,4 @@
-//! What conditions say of one twin.
+//! The results of conditions for one twin.
 
 use super::*;
 
@@ -15,7 +15,8 @@ fn twin() -> Value {
     })
 }
 
-/// True, false, or undefined: which of the condition and its negation selects the twin.
+/// The result of a condition: true, false, or undefined. It shows in whether the condition or its negation
+/// selects the twin.
 fn says(condition: &str) -> Option<bool> {
     let selects = |condition: &str| {
         let of = |dialect| Query::parse(&format!("SELECT * FROM devices WHERE {condition}"), dialect);
@@ -178,7 +179,7 @@ fn a_path_alone_is_a_boolean() {
 
 #[test]
 fn three_values_are_combined() {
-    // Of true, false and undefined, every pair; the rows are the left one.
+    // Every pair of true, false and undefined. Rows are the left value, columns the right one.
     let values = ["tags.yes", "tags.no", "tags.nobody"];
     let both = [[TRUE, FALSE, None], [FALSE, FALSE, FALSE], [None, FALSE, None]];
     let either = [[TRUE, TRUE, TRUE], [TRUE, FALSE, None], [TRUE, None, None]];

@@ -1,8 +1,8 @@
-//! What is refused, and where.
+//! Which queries are refused, and the position of the error.
 
 use super::*;
 
-/// Where each of them goes wrong, in characters from 0.
+/// Each query with the position of its error, in characters from 0.
 const REFUSED: &[(&str, usize)] = &[
     ("", 0),
     ("   ", 3),
@@ -154,7 +154,7 @@ fn long_and_deep_queries_are_refused() {
     assert_eq!(of(&long(LONGEST + 1)).unwrap_err().at(), LONGEST);
 }
 
-/// Repeatable, and good enough to meet every byte of the queries.
+/// A repeatable generator, sufficient to reach every byte of the queries.
 struct Random(u64);
 
 impl Random {
