@@ -473,7 +473,43 @@ mod tests {
         assert_eq!(Kind::ALL.iter().map(|kind| kind.name()).collect::<BTreeSet<_>>().len(), Kind::ALL.len());
         let mut areas: Vec<_> = Kind::ALL.iter().map(|kind| kind.area().title()).collect();
         areas.dedup();
+        assert_eq!(areas.len(), 9);
         assert_eq!(areas.iter().collect::<BTreeSet<_>>().len(), areas.len(), "{areas:?}");
+    }
+
+    #[test]
+    fn what_can_be_checked_here_is_checked_without_connecting() {
+        let local: Vec<_> =
+            Kind::ALL.iter().filter(|kind| !kind.connects()).map(|kind| kind.name()).collect();
+        let expected = [
+            "configuration",
+            "credential.kind",
+            "eventhubs.retention",
+            "blob.signature",
+            "directory.checkpoints",
+            "directory.dead_letters",
+            "iothub.quota",
+            "iothub.document_ids",
+            "serve.listen",
+            "serve.certificate",
+            "http.listen",
+            "process.files",
+            "process.memory",
+            "process.shutdown",
+        ];
+        assert_eq!(local, expected);
+    }
+
+    #[test]
+    fn a_finding_has_a_verdict_and_says_whether_others_can_build_on_it() {
+        let findings = [
+            Finding::ok("x"),
+            Finding::warn("A", "a", "b"),
+            Finding::fail("B", "a", "b"),
+            Finding::Skipped("y".into()),
+        ];
+        let told = findings.map(|finding| (finding.verdict().name(), finding.is_usable()));
+        assert_eq!(told, [("ok", true), ("warn", true), ("fail", false), ("skipped", false)]);
     }
 
     #[test]

@@ -252,6 +252,33 @@ mod tests {
     }
 
     #[test]
+    fn classes_and_parts_have_the_names_of_the_reports() {
+        let drifts = [Drift::Missing, Drift::Extra, Drift::Different(Part::Tags), Drift::Flagged];
+        assert_eq!(drifts.map(Drift::class), Drift::CLASSES);
+        assert_eq!(Drift::Incomplete.class(), "incomplete");
+        let parts = [
+            Part::Tags,
+            Part::Desired,
+            Part::Reported,
+            Part::Root,
+            Part::Version,
+            Part::Metadata,
+            Part::Damaged,
+        ];
+        let names = ["tags", "desired", "reported", "root", "version", "metadata", "damaged"];
+        assert_eq!(parts.map(Part::name), names);
+    }
+
+    #[test]
+    fn a_section_without_metadata_has_the_same_content() {
+        let without = row(|body| {
+            body["modelId"] = json!(null);
+            body["properties"]["desired"].as_object_mut().expect("a section").remove("$metadata");
+        });
+        assert_eq!(found(Some(&document()), Some(&without), Strictness::Content), None);
+    }
+
+    #[test]
     fn every_part_is_compared() {
         type Change = fn(&mut Value);
         let cases: [(Part, Change); 6] = [

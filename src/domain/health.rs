@@ -201,3 +201,24 @@ pub struct Facts {
     /// time.
     pub blocked_after: Duration,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_single_failure_is_an_outage_only_if_the_caller_has_counted_or_asks_seldom() {
+        let once = [Dependency::Registry("h".into()), Dependency::EntraKeys, Dependency::Lag];
+        assert_eq!(once.map(|dependency| dependency.failures_until_outage()), [1; 3]);
+        let twice = [
+            Dependency::Credential,
+            Dependency::DeadLetters,
+            Dependency::Checkpoints,
+            Dependency::Leases,
+            Dependency::EventHub("twins".into()),
+            Dependency::ChangeFeed,
+            Dependency::Traces,
+        ];
+        assert_eq!(twice.map(|dependency| dependency.failures_until_outage()), [2; 7]);
+    }
+}

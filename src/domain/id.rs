@@ -253,6 +253,15 @@ mod tests {
     }
 
     #[test]
+    fn a_module_belongs_to_its_device_and_ids_with_hubs_may_have_been_others() {
+        let (module, device) = (TwinKey::module("h", "d", "m"), TwinKey::device("h", "d"));
+        assert_eq!([module.parent(), device.parent()], [device.clone(), device]);
+        assert_eq!(format!("{:?}", module.hub), "\"h\"");
+        let schemes = [DocumentIdScheme::Device, DocumentIdScheme::HubDevice];
+        assert_eq!(schemes.map(DocumentIdScheme::may_lie_elsewhere), [false, true]);
+    }
+
+    #[test]
     fn hubs_are_told_apart_without_case_and_devices_with_it() {
         let key = TwinKey::module("Contoso", "Pump", "m");
         assert_eq!(key, TwinKey::module("contoso", "Pump", "m"));

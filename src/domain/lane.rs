@@ -336,6 +336,19 @@ mod tests {
     }
 
     #[test]
+    fn lanes_that_may_run_at_the_same_time_run_in_the_order_of_their_arrival() {
+        let mut lanes = Lanes::new(10, BOUND);
+        let keys = ["c", "a", "e", "b", "d", "f"];
+        for key in &keys {
+            lanes.push(key, 1, 1, NOW, Duration::ZERO);
+        }
+        lanes.push(&"a", 2, 1, NOW, Duration::ZERO);
+        assert_eq!(["a", "c", "x"].map(|key| lanes.held(&key)), [2, 1, 0]);
+        let ran: Vec<_> = std::iter::from_fn(|| lanes.next(NOW, false)).map(|(key, _)| key).collect();
+        assert_eq!(ran, keys);
+    }
+
+    #[test]
     fn a_batch_is_taken_when_it_runs_and_is_bounded() {
         let mut lanes = Lanes::new(2, BOUND);
         for item in 0..5 {
@@ -430,6 +443,24 @@ mod tests {
         lanes.next(NOW, false);
         lanes.done(&"a", NOW);
         assert_eq!((lanes.is_empty(), lanes.items()), (true, 0));
+    }
+
+    #[test]
+    fn a_full_lane_stays_full_until_both_items_and_weight_are_down_to_half() {
+        for (weights, full) in [([1, 1, 1, 1], [true, false, false]), ([10, 40, 40, 20], [true, true, false])]
+        {
+            let mut lanes = Lanes::new(1, Bound { items: 4, weight: 100 });
+            for weight in weights {
+                lanes.push(&"a", (), weight, NOW, Duration::ZERO);
+            }
+            assert!(lanes.full().contains("a"));
+            let left = full.map(|_| {
+                lanes.next(NOW, false);
+                lanes.done(&"a", NOW);
+                lanes.full().contains("a")
+            });
+            assert_eq!(left, full, "{weights:?}");
+        }
     }
 
     #[test]

@@ -81,6 +81,17 @@ fn brackets_inside_strings_are_no_depth() {
 }
 
 #[test]
+fn closing_brackets_end_a_level_outside_of_strings_only() {
+    let inner = nested(MAX_DEPTH, "[", "]");
+    let closed = inner.replacen(r#"{"a":"#, &format!(r#"{{"z": "{}", "a":"#, "]".repeat(9)), 1);
+    patch_of(&message("updateTwin", closed.clone()));
+    let deeper = closed.replacen(r#""a": "#, r#""a": ["#, 1).replacen('1', "1]", 1);
+    refused(&message("updateTwin", deeper), Undeliverable::TooDeep);
+    let side_by_side = format!(r#"{{"version": 3, "tags": {{"a": [{}[]]}}}}"#, "[],".repeat(2 * MAX_DEPTH));
+    patch_of(&message("updateTwin", side_by_side));
+}
+
+#[test]
 fn the_size_limit_holds_to_the_byte() {
     let body = br#"{"version":3,"tags":{}}"#;
     assert!(matches!(decode(&message("updateTwin", body), body.len()), Decoded::Event(_)));
@@ -173,6 +184,7 @@ fn ids_are_taken_from_properties_then_annotations_then_the_body() {
     let key = event_of(&message).key;
     assert_eq!((key.device.as_str(), key.module.as_deref()), ("body", Some("body-module")));
     message.application_properties.remove("hubName");
+    assert_eq!(subject(&message), (Some("body".into()), Some("body-module".into())), "without a hub as well");
     refused(&message, Undeliverable::NoHub);
 }
 

@@ -168,3 +168,128 @@ fn what_is_no_document_is_an_error() {
         assert!(serde_json::from_value::<Document>(damaged).is_err());
     }
 }
+
+fn twin(document: &mut Document) -> &mut Twin {
+    match &mut document.state {
+        State::Live { twin, .. } | State::Partial { twin, .. } => twin,
+        State::Deleted => panic!("has no twin"),
+    }
+}
+
+#[test]
+fn a_document_that_differs_in_any_field_is_another_write() {
+    type Change = (&'static str, fn(&mut Document));
+    let changes: [Change; 18] = [
+        ("id", |document| document.id.push('x')),
+        ("key", |document| document.key = TwinKey::device("h", "another")),
+        ("last", |document| document.last = ticks("2031-01-02T00:00:02Z")),
+        ("flags", |document| document.flags.clear()),
+        ("refused", |document| document.refused = Some(document.last)),
+        ("previous", |document| document.previous = Some(document.last)),
+        ("confirmed_until", |document| document.confirmed_until = Some(document.last)),
+        ("cascade", |document| document.cascade = Some(Cascade::Deleted(document.last))),
+        ("applied_at", |document| document.applied_at = document.last),
+        ("operation", |document| document.operation = Operation::Create),
+        ("ttl_seconds", |document| document.ttl_seconds = Some(60)),
+        ("state", |document| document.state = State::Deleted),
+        ("born", |document| {
+            let twin = twin(document).clone();
+            document.state = State::Live { born: None, twin };
+        }),
+        ("version", |document| twin(document).version = TwinVersion(8)),
+        ("root", |document| twin(document).root.clear()),
+        ("tags", |document| twin(document).tags.clear()),
+        ("desired", |document| twin(document).desired.clear()),
+        ("reported", |document| twin(document).reported.clear()),
+    ];
+    assert!(live().is_same_write(&live()));
+    for (field, change) in changes {
+        let mut other = live();
+        change(&mut other);
+        assert!(!live().is_same_write(&other) && !other.is_same_write(&live()), "{field}");
+    }
+}
+
+#[test]
+fn partial_states_say_the_same_if_time_content_and_notes_are_equal() {
+    let twin = live().twin().expect("is live").clone();
+    let partial = |since, twin: &Twin, first| State::Partial {
+        since,
+        twin: twin.clone(),
+        base: Box::new(BaseNotes { first, ..BaseNotes::default() }),
+    };
+    let (now, later) = (ticks("2031-01-01T00:00:00Z"), ticks("2031-01-01T00:00:01Z"));
+    let one = partial(now, &twin, None);
+    assert!(one.says_the_same(&partial(now, &twin, None)) && State::Deleted.says_the_same(&State::Deleted));
+    let changed = Twin { version: TwinVersion(8), ..twin.clone() };
+    let others = [
+        partial(later, &twin, None),
+        partial(now, &changed, None),
+        partial(now, &twin, Some(TwinVersion(7))),
+        State::Live { born: Some(now), twin },
+        State::Deleted,
+    ];
+    for other in others {
+        assert!(!one.says_the_same(&other) && !other.says_the_same(&one), "{other:?}");
+    }
+}
+
+#[test]
+fn the_notes_of_each_section_count() {
+    let notes = || Notes { deleted: BTreeSet::from(["/a".to_owned()]), ..Notes::default() };
+    let given_up = || Notes { given_up: true, ..Notes::default() };
+    let of = |tags, desired, reported| BaseNotes { first: None, tags, desired, reported };
+    let none = Notes::default;
+    let weights = [of(notes(), none(), none()), of(none(), notes(), none()), of(notes(), notes(), notes())]
+        .map(|base| base.weight());
+    assert_eq!(weights, [66, 66, 198]);
+    for base in
+        [of(given_up(), none(), none()), of(none(), given_up(), none()), of(none(), none(), given_up())]
+    {
+        assert!(base.is_given_up(), "{base:?}");
+    }
+    assert!(!of(notes(), none(), none()).is_given_up());
+}
+
+#[test]
+fn the_weight_counts_every_name_and_value() {
+    let with = |value: Value| {
+        let mut document = live();
+        twin(&mut document).tags.insert("k".into(), value);
+        document.weight()
+    };
+    let null = with(Value::Null);
+    let more = [json!(1), json!("abcd"), json!([1, "ab"]), json!({"ab": 1})].map(|value| with(value) - null);
+    assert_eq!(more, [0, 4, 32 + 34, 568 + 2 + 32]);
+    let sections: [fn(&mut Twin) -> &mut merge::Section; 4] =
+        [|twin| &mut twin.root, |twin| &mut twin.tags, |twin| &mut twin.desired, |twin| &mut twin.reported];
+    for section in sections {
+        let mut document = live();
+        section(twin(&mut document)).insert("name".into(), json!("x"));
+        assert_eq!(document.weight(), live().weight() + 4 + 33);
+    }
+    let tombstone = Document { state: State::Deleted, ..live() };
+    assert_eq!(tombstone.weight(), 512);
+    let tags = Notes { deleted: BTreeSet::from(["/a".to_owned()]), ..Notes::default() };
+    let base = Box::new(BaseNotes { tags, ..BaseNotes::default() });
+    let since = ticks("2031-01-01T00:00:00Z");
+    let partial = State::Partial { since, twin: live().twin().expect("is live").clone(), base };
+    assert_eq!(Document { state: partial, ..live() }.weight(), live().weight() + 66);
+}
+
+#[test]
+fn the_identity_is_missing_if_a_twin_has_no_status() {
+    let mut document = live();
+    assert!(!document.lacks_identity());
+    twin(&mut document).root.remove("status");
+    assert!(document.lacks_identity());
+    assert!(!Document { state: State::Deleted, ..document }.lacks_identity());
+}
+
+#[test]
+fn a_twin_is_new_for_ten_minutes_from_its_beginning() {
+    let born = ticks("2031-01-01T00:00:00.0000001Z");
+    let after = |seconds| born.after(Duration::from_secs(seconds));
+    assert_eq!([0, 599, 600, 601].map(|age| live().is_new(after(age))), [true, true, false, false]);
+    assert!(!Document { state: State::Deleted, ..live() }.is_new(born));
+}
