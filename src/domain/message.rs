@@ -103,3 +103,37 @@ impl<'a> Property<'a> {
 fn time_of(text: &str) -> Option<Ticks> {
     Ticks::parse(text).or_else(|| text.trim().parse().ok().and_then(Ticks::from_unix_milliseconds))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::id::SequenceNumber;
+
+    #[test]
+    fn the_weight_is_that_of_body_and_properties_beside_the_rest() {
+        let of = |body: &'static str, properties: &[(&str, &str)], annotations: &[(&str, &str)]| {
+            let packed = |pairs: &[(&str, &str)]| {
+                pairs
+                    .iter()
+                    .map(|(name, text)| (*name, Property::Text((*text).into())))
+                    .collect::<Properties>()
+            };
+            let message = Message {
+                position: Position { sequence_number: SequenceNumber(1), offset: Default::default() },
+                enqueued: None,
+                body: body.into(),
+                application_properties: packed(properties),
+                annotations: packed(annotations),
+            };
+            message.weight()
+        };
+        assert_eq!([of("", &[], &[]), of("12345", &[], &[])], [BESIDES, BESIDES + 5]);
+        let one: &[(&str, &str)] = &[("name", "value")];
+        let properties = of("", one, &[]) - BESIDES;
+        assert!((9..=16).contains(&properties), "{properties}");
+        assert_eq!(
+            [of("", &[], one), of("1", one, one)],
+            [BESIDES + properties, BESIDES + 1 + 2 * properties]
+        );
+    }
+}

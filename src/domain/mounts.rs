@@ -79,6 +79,12 @@ fn unescape(text: &str) -> Option<String> {
 mod tests {
     use super::*;
 
+    #[test]
+    fn what_is_lost_is_described() {
+        assert!(Ephemeral::ContainerRoot.describe().contains("lost with the container"));
+        assert!(Ephemeral::Memory.describe().starts_with("memory"));
+    }
+
     /// `mountinfo` in a Docker container, with a volume and a memory-backed mount.
     const CONTAINER: &str = "\
 1573 1408 0:325 / / rw,relatime master:441 - overlay overlay rw,lowerdir=/a:/b,upperdir=/c,workdir=/d

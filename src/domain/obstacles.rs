@@ -197,6 +197,26 @@ mod tests {
     }
 
     #[test]
+    fn throttling_and_an_incomplete_event_are_obstacles_after_their_limit() {
+        for (seconds, is_obstacle) in [(59, false), (60, false), (61, true)] {
+            let state = PartitionState::Throttled { reason: "busy".into() };
+            let status = PartitionStatus { state, lasts: s(seconds), next_try: None };
+            let throttled = Facts { partitions: BTreeMap::from([(partition("0"), status)]), ..facts() };
+            let found = (obstacles(&throttled).len(), worries(&throttled).len());
+            assert_eq!(found, if is_obstacle { (1, 0) } else { (0, 1) }, "throttled for {seconds} s");
+            let incomplete = Incomplete { sequence_number: SequenceNumber(7), age: s(seconds) };
+            let blocked = Facts { incomplete: BTreeMap::from([(partition("0"), incomplete)]), ..facts() };
+            assert_eq!(obstacles(&blocked).len(), usize::from(is_obstacle), "incomplete for {seconds} s");
+        }
+    }
+
+    #[test]
+    fn a_store_that_was_not_reached_yet_is_named() {
+        let waits = obstacles(&Facts { store: StoreState::Unknown, ..facts() });
+        assert_eq!(waits[0].what, "the document store has not been reached yet");
+    }
+
+    #[test]
     fn what_is_out_of_order_is_told_with_when_it_began_and_when_it_is_tried_again() {
         let mut facts = facts();
         facts.store = StoreState::Unreachable { reason: "refused".into() };

@@ -446,8 +446,12 @@ mod tests {
         assert_eq!(resumed(4, extent(5, 9)), Resume::After(position(4)));
         assert!(matches!(resumed(10, extent(0, 9)), Resume::Invalid(Invalid::Beyond { .. })));
         assert!(matches!(resumed(0, extent(0, -1)), Resume::Invalid(Invalid::Beyond { .. })));
-        assert!(matches!(resumed(3, extent(5, 9)), Resume::Invalid(Invalid::Expired { .. })));
-        assert!(matches!(resumed(3, extent(10, 9)), Resume::Invalid(Invalid::Expired { .. })));
+        let expired = |from, to| {
+            let (from, to) = (SequenceNumber(from), SequenceNumber(to));
+            Resume::Invalid(Invalid::Expired { from, to })
+        };
+        assert_eq!(resumed(3, extent(5, 9)), expired(4, 4));
+        assert_eq!(resumed(3, extent(10, 9)), expired(4, 9));
         assert_eq!(resumed(9, extent(10, 9)), Resume::After(position(9)), "all read, then expired");
     }
 

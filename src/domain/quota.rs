@@ -177,6 +177,22 @@ mod tests {
     }
 
     #[test]
+    fn a_rate_that_is_not_positive_is_a_very_small_one() {
+        let rates = [2.5, 0.0, -1.0].map(|rate| Bucket::new(rate).per_second());
+        assert_eq!(rates, [2.5, 1e-3, 1e-3]);
+    }
+
+    #[test]
+    fn each_purpose_leaves_its_reserve_of_the_capacity() {
+        let purposes = [Purpose::Repair, Purpose::Request, Purpose::Backfill, Purpose::Audit];
+        let at_once = purposes.map(|purpose| {
+            let mut bucket = Bucket::new(101.0);
+            (0..200).filter(|_| bucket.take(purpose, Duration::ZERO).is_ok()).count()
+        });
+        assert_eq!(at_once, [101, 91, 81, 61]);
+    }
+
+    #[test]
     fn the_more_important_find_a_reserve() {
         let mut bucket = Bucket::new(100.0);
         let now = ms(1);

@@ -129,6 +129,38 @@ mod tests {
     }
 
     #[test]
+    fn conditions_are_read_from_their_names() {
+        let of = |pairs: &'static [(&str, &str)]| {
+            ReadRequirement::read(|name| {
+                pairs.iter().find(|(known, _)| *known == name).map(|(_, value)| *value)
+            })
+        };
+        assert_eq!(of(&[]), Ok(ReadRequirement::default()));
+        let all = of(&[
+            ("min_version", "0"),
+            ("min_desired_version", "2"),
+            ("min_reported_version", "3"),
+            ("min_time", "2031-01-31T08:00:00Z"),
+            ("unflagged", "true"),
+        ]);
+        let expected = ReadRequirement {
+            version: Some(TwinVersion(0)),
+            desired: Some(TwinVersion(2)),
+            reported: Some(TwinVersion(3)),
+            changed: Ticks::parse("2031-01-31T08:00:00Z"),
+            unflagged: true,
+        };
+        assert_eq!(all, Ok(expected));
+        assert_eq!(of(&[("unflagged", "false")]), Ok(ReadRequirement::default()));
+        for name in ReadRequirement::NAMES {
+            for value in ["-1", "x", ""] {
+                let error = ReadRequirement::read(|asked| (asked == name).then_some(value)).expect_err(name);
+                assert!(error.starts_with(name), "{error}");
+            }
+        }
+    }
+
+    #[test]
     fn each_condition_holds_from_its_bound_on() {
         let nothing = ReadRequirement::default();
         let version = TwinVersion;

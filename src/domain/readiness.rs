@@ -215,6 +215,29 @@ mod tests {
     }
 
     #[test]
+    fn a_start_waits_for_what_fails_and_not_for_what_it_has_not_asked_yet() {
+        let starting = Facts {
+            phase: Phase::Starting,
+            store: StoreState::Unknown,
+            partitions: BTreeMap::from([(partition("0"), status(PartitionState::Connecting, 100))]),
+            incomplete: BTreeMap::from([(
+                partition("0"),
+                Incomplete { sequence_number: SequenceNumber(1), age: Duration::from_secs(100) },
+            )]),
+            ..healthy()
+        };
+        let report = assess(&starting);
+        assert!(!report.ready.is_yes() && report.live.is_yes());
+        assert_eq!(report.obstacles, []);
+        let unreachable = StoreState::Unreachable { reason: "503".into() };
+        let failing = Facts { store: unreachable, ..starting };
+        let obstacles = assess(&failing).obstacles;
+        assert_eq!(obstacles.len(), 1, "{obstacles:?}");
+        assert_eq!(obstacles[0].what, "the document store has not answered");
+        assert!(assess(&healthy()).ready.is_yes());
+    }
+
+    #[test]
     fn throttling_is_a_warning_until_it_has_lasted_for_too_long() {
         let mut facts = healthy();
         for (seconds, ready) in [(59, true), (60, true), (61, false)] {

@@ -287,6 +287,26 @@ fn notes_below_a_path_go_with_it_and_its_neighbours_stay() {
 }
 
 #[test]
+fn the_weight_of_notes_is_that_of_their_paths_and_only_notes_are_given_up() {
+    let paths = |paths: &[&str]| paths.iter().map(|path| (*path).to_owned()).collect::<BTreeSet<_>>();
+    let mut notes = Notes {
+        deleted: paths(&["/a", "/bc"]),
+        replaced: paths(&["/d"]),
+        renewed: paths(&["/efg"]),
+        ..Notes::default()
+    };
+    assert_eq!(notes.weight(), 4 * 64 + 11);
+    notes.give_up();
+    assert_eq!(notes, Notes { given_up: true, ..Notes::default() });
+    let whole = Notes { whole: true, ..Notes::default() };
+    for kept in [Notes::default(), whole] {
+        let mut notes = kept.clone();
+        notes.give_up();
+        assert_eq!(notes, kept);
+    }
+}
+
+#[test]
 fn notes_are_given_up_before_they_outgrow_a_document() {
     let mut notes = Notes::default();
     for number in 0..100_000 {
