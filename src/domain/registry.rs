@@ -316,6 +316,12 @@ mod tests {
             let found = went_back(stored, TwinVersion(version), &twin, Duration::ZERO);
             assert_eq!(found, expected, "{version} {twin:?} over {stored:?}");
         }
+        let tagged = Sections { tags: json!({"a": 1}).as_object().cloned(), ..twin(early, early) };
+        let with_gap = document(&[created(1), update(2, 3), update(60, 5)]);
+        for (stored, version, expected) in [(&live, 4, true), (&with_gap, 5, false)] {
+            let found = went_back(stored, TwinVersion(version), &tagged, Duration::ZERO);
+            assert_eq!(found, expected, "other content under the same version, over {stored:?}");
+        }
         let shortly_after = twin("2031-01-01T00:00:57Z", late);
         assert!(went_back(&deleted, TwinVersion(3), &shortly_after, Duration::ZERO));
         assert!(!went_back(&deleted, TwinVersion(3), &shortly_after, Duration::from_secs(5)));

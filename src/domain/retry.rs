@@ -144,6 +144,9 @@ mod tests {
     fn the_service_is_never_asked_before_its_hint() {
         let mut backoff = Backoff::new(ms(10), ms(50));
         assert!(backoff.next(0.0, Some(ms(700))) >= ms(700));
+        assert_eq!(backoff.attempts(), 1);
+        assert_eq!(backoff.next(1.0, Some(ms(700))), ms(710));
+        assert_eq!(backoff.attempts(), 2);
         assert!(backoff.next(1.0, Some(ms(700))) <= ms(710), "the jitter after a hint must be small");
     }
 

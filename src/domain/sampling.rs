@@ -153,6 +153,18 @@ mod tests {
     }
 
     #[test]
+    fn ids_are_made_by_splitmix64() {
+        let sampler = Sampler { seed: 0, chosen: Chosen::All };
+        let number = SequenceNumber;
+        // The first outputs of the reference implementation for the seed 0.
+        let expected = [0xe220_a839_7b1d_cdaf, 0x6e78_9e6a_a1b9_65f4, 0x06c4_5d18_8009_454f];
+        assert_eq!([1, 2, 3].map(|step| sampler.mixed(number(step), 0)), expected);
+        let id = sampler.trace_id(number(1), Some(Ticks::new(3)));
+        let halves = (u128::from(sampler.mixed(number(1), 3)), u128::from(sampler.mixed(number(1), 5)));
+        assert_eq!((id >> 64, id & u128::from(u64::MAX)), halves);
+    }
+
+    #[test]
     fn a_ratio_is_from_0_to_1() {
         for (ratio, valid) in
             [(0.0, true), (1.0, true), (0.25, true), (-0.1, false), (1.1, false), (f64::NAN, false)]

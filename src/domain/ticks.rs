@@ -118,6 +118,13 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_duration_is_in_ticks_of_100_nanoseconds_and_never_negative() {
+        let (early, late) = (Ticks::new(10), Ticks::new(25));
+        assert_eq!(late.duration_since(early), Duration::from_nanos(1_500));
+        assert_eq!(early.duration_since(late), Duration::ZERO);
+    }
+
+    #[test]
     fn fraction_digits_and_offsets_do_not_change_the_moment() {
         let parse = |text| Ticks::parse(text).expect("a valid time");
         assert_eq!(parse("2031-05-04T10:00:00.12345Z"), parse("2031-05-04T10:00:00.1234500+00:00"));

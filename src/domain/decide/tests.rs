@@ -1054,3 +1054,55 @@ fn names_of_decisions_are_distinct() {
     let names: BTreeSet<_> = Decision::ALL.into_iter().map(Decision::name).collect();
     assert_eq!(names.len(), Decision::ALL.len());
 }
+
+#[test]
+fn a_deletion_that_comes_late_adds_to_what_the_modules_still_have_to_follow() {
+    let confirmed = |cascade| Document { confirmed_until: Some(t(40)), cascade, ..live_document() };
+    let not_confirmed = |cascade| Document { cascade, ..live_document() };
+    let (deleted_at, reborn) = (|at| Some(Cascade::Deleted(t(at))), |at| Some(Cascade::Reborn(t(at))));
+    for (stored, at, expected) in [
+        // The hub knew the twin after the deletion: it was created again.
+        (confirmed(None), 30, reborn(30)),
+        (confirmed(reborn(15)), 30, reborn(30)),
+        (confirmed(reborn(35)), 30, reborn(35)),
+        (confirmed(deleted_at(25)), 30, reborn(30)),
+        (confirmed(deleted_at(35)), 30, deleted_at(35)),
+        // The deletion ended an earlier incarnation.
+        (not_confirmed(None), 5, deleted_at(5)),
+        (not_confirmed(reborn(15)), 5, reborn(15)),
+        (not_confirmed(deleted_at(7)), 5, deleted_at(5)),
+        // It lies within this incarnation, and nobody can tell what it ended.
+        (not_confirmed(reborn(12)), 15, deleted_at(15)),
+    ] {
+        let found = after(&stored, &deleted(at)).1;
+        assert_eq!((found.cascade, found.previous), (expected, Some(t(at))), "{:?} at {at}", stored.cascade);
+    }
+}
+
+#[test]
+fn a_deletion_just_before_the_first_change_received_may_be_of_this_incarnation() {
+    for (at, rules, expected) in
+        [(7, &TOLERANT, Decision::Suspect), (4, &TOLERANT, Decision::Stale), (7, &RULES, Decision::Stale)]
+    {
+        let mut stored = Some(partial_document());
+        assert_eq!(decide(&mut stored, &deleted(at), NOW, rules), expected, "{at}");
+    }
+}
+
+#[test]
+fn an_event_that_cannot_be_applied_flags_an_incarnation_from_its_first_moment_on() {
+    let unapplied = |at| event(at, Change::Unapplied);
+    assert_eq!(after(&live_document(), &unapplied(10)).0, Decision::Suspect);
+    unchanged(&live_document(), &unapplied(9), Decision::Stale);
+    let refused = Document { refused: Some(t(50)), ..tombstone() };
+    assert_eq!(after(&refused, &unapplied(30)).1.refused, Some(t(50)));
+    assert_eq!(after(&tombstone(), &unapplied(30)).1.refused, Some(t(30)));
+}
+
+#[test]
+fn a_document_keeps_the_id_that_it_was_created_with() {
+    let stored = Document { id: "hub|pump".into(), ..tombstone() };
+    for change in [created(30, 1, json!({})), updated(30, 3, json!({})), event(30, Change::Unapplied)] {
+        assert_eq!(after(&stored, &change).1.id, "hub|pump", "{change:?}");
+    }
+}
