@@ -261,7 +261,7 @@ fn the_weight_counts_every_name_and_value() {
     let null = with(Value::Null);
     let more = [json!(1), json!("abcd"), json!([1, "ab"]), json!({"ab": 1})].map(|value| with(value) - null);
     assert_eq!(more, [0, 4, 32 + 34, 568 + 2 + 32]);
-    let sections: [fn(&mut Twin) -> &mut merge::Section; 4] =
+    let sections: [fn(&mut Twin) -> &mut Section; 4] =
         [|twin| &mut twin.root, |twin| &mut twin.tags, |twin| &mut twin.desired, |twin| &mut twin.reported];
     for section in sections {
         let mut document = live();
