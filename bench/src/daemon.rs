@@ -17,11 +17,11 @@ use twinsync::telemetry::name;
 
 use crate::{azure::Azure, process};
 
-/// How often is checked whether the first event has arrived.
+/// How often the daemon is asked whether the first event has arrived.
 const FIRST_EVENT_CHECK_INTERVAL: Duration = Duration::from_millis(5);
-/// How often its progress is checked. A check costs it about 2 ms.
+/// How often the daemon's progress is checked. A check costs the daemon about 2 ms.
 const CHECK_INTERVAL: Duration = Duration::from_millis(200);
-/// How often it is checked when the run is nearly done. A run of two seconds ends when its last event is completed, and not up to
+/// The same when the run is nearly done. A run of two seconds ends when its last event is completed, and not up to
 /// [`CHECK_INTERVAL`] later.
 const MIN_CHECK_INTERVAL: Duration = Duration::from_millis(10);
 /// After this time without progress, the daemon counts as stuck.

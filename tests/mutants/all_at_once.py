@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Tries the changes that cargo-mutants lists, with one build for nearly all of them.
+"""Tries the changes that cargo-mutants lists, with one build for most of them.
 
     all_at_once.py PACKAGE MUTANTS.json RESULTS.json [--jobs N]   (called by tests/mutants/run)
 
