@@ -107,5 +107,12 @@ mod tests {
         assert_eq!(hint("# A_CODE\n\nNothing is said.\n"), None);
         assert_eq!(of(""), None);
         assert!(of(&"word ".repeat(200)).is_some_and(|hint| hint.chars().count() == LONG + 1));
+        let as_long_as_possible = "w".repeat(LONG);
+        assert_eq!(of(&as_long_as_possible), Some(as_long_as_possible));
+    }
+
+    #[test]
+    fn a_bracket_that_begins_no_link_stays() {
+        assert_eq!(plain("a [b] c](d) e [f](g)"), "a [b] c](d) e f");
     }
 }

@@ -77,4 +77,15 @@ mod tests {
             assert_eq!(invariant.id(), snake(format!("{invariant:?}")));
         }
     }
+
+    #[test]
+    fn every_consequence_says_what_does_not_happen_or_what_happens_again() {
+        for invariant in Invariant::ALL {
+            let consequence = invariant.consequence();
+            let found = ["is not written", "stays behind", "receives less"]
+                .iter()
+                .any(|part| consequence.contains(part));
+            assert!(found, "{consequence}");
+        }
+    }
 }

@@ -204,6 +204,37 @@ mod tests {
         }
     }
 
+    #[test]
+    fn what_is_missing_to_a_share_is_claimed_and_what_exceeds_it_is_released_at_once() {
+        let names = names(2);
+        let (nobody, me, other) = (None, Some(0), Some(1));
+        for (owners, claimed, released) in [
+            (vec![me, other, nobody, nobody], 1, 0),
+            (vec![nobody, other, nobody, nobody], 2, 0),
+            (vec![me, me, me, me, me, other], 0, 2),
+            (vec![me, me, other, nobody], 0, 0), // the other replica's part of the shares
+        ] {
+            let plan = plan(&names[0], &view(&owners, &names, 0), 0.0);
+            assert_eq!((plan.claim.len(), plan.release.len()), (claimed, released), "{owners:?}");
+        }
+    }
+
+    #[test]
+    fn the_last_of_those_with_most_gives_way_to_one_that_is_short() {
+        let names = names(3);
+        // Seven partitions: shares of two and three.
+        let owners = vec![Some(0), Some(0), Some(0), Some(1), Some(1), Some(1), Some(2)];
+        let released = [0, 1, 2].map(|me| plan(&names[me], &view(&owners, &names, me), 0.0).release.len());
+        assert_eq!(released, [0, 1, 0]);
+    }
+
+    #[test]
+    fn luck_chooses_among_all_candidates() {
+        let (owners, names) = (vec![None, None, None, None, Some(1), Some(1), Some(1), Some(1)], names(2));
+        let first = |luck| plan(&names[0], &view(&owners, &names, 0), luck).claim[0].clone();
+        assert_eq!([0.0, 0.3, 0.5, 0.99, 1.0].map(first), ["00", "01", "02", "03", "03"]);
+    }
+
     proptest::proptest! {
         /// From any state, with replicas that joined and left: every partition is owned, and shares differ by at most
         /// one.

@@ -297,5 +297,7 @@ mod tests {
                 "partition twins/2 is connecting"
             ]
         );
+        facts.partitions.get_mut(&partition("2")).expect("it was inserted").lasts = s(30);
+        assert_eq!(told(&obstacles(&facts))[1], "partition twins/2 is connecting since 14:03 UTC");
     }
 }

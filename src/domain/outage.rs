@@ -272,7 +272,7 @@ mod tests {
         assert_eq!(outage.alone_for(&'a', s(20)), s(0), "no other twin was answered since");
         outage.answered(s(40));
         assert_eq!(outage.alone_for(&'a', s(41)), s(31));
-        assert_eq!(outage.alone_for(&'a', s(100)), s(0), "the last answer is too old");
+        assert_eq!(outage.alone_for(&'a', s(40) + 10 * PROBE_AFTER), s(0), "the last answer is too old");
         assert_eq!(outage.alone_for(&'b', s(41)), s(0), "this twin does not fail");
         assert_eq!(outage.worth_telling(&'a', s(41)), Some(s(31)));
         assert_eq!(outage.worth_telling(&'a', s(42)), None, "it must be reported once");
@@ -281,6 +281,7 @@ mod tests {
         outage.answered(s(51));
         assert_eq!(outage.alone_for(&'a', s(55)), s(5), "an outage restarts the time");
         for other in 0..FEW {
+            assert_eq!(outage.alone_for(&'a', s(55)), s(5), "few twins fail");
             outage.failed(&char::from(b'A' + other as u8), s(55));
             outage.answered(s(55));
         }

@@ -207,6 +207,15 @@ mod tests {
     }
 
     #[test]
+    fn the_wait_ends_when_there_is_a_token() {
+        let mut bucket = Bucket::new(4.0);
+        while bucket.take(Purpose::Repair, ms(0)).is_ok() {}
+        assert_eq!(bucket.take(Purpose::Repair, ms(100)), Err(ms(150)), "0.4 of a token at 4 per second");
+        assert!(bucket.take(Purpose::Repair, ms(249)).is_err());
+        assert_eq!(bucket.take(Purpose::Repair, ms(250)), Ok(()));
+    }
+
+    #[test]
     fn a_slow_bucket_starves_nobody() {
         assert!(taken(&mut Bucket::new(0.2), Purpose::Audit, 60) >= 12);
     }

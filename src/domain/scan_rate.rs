@@ -57,7 +57,11 @@ mod tests {
             rate.note(s(second * 5), 6000);
         }
         assert_eq!(rate.per_second(s(1000), 6000), Some(0.0), "the scan has stopped");
-        assert!(rate.0.len() < 30, "{}", rate.0.len());
+        assert_eq!(rate.0.front(), Some(&(s(1000) - WINDOW, 6000)), "nothing older than the window is kept");
+        rate.note(s(5000), 7000);
+        assert_eq!(rate.per_second(s(5000), 7000), Some(0.25), "pages may take longer than the window");
+        rate.note(s(5010), 7100);
+        assert_eq!(rate.per_second(s(5020), 7200), Some(10.0), "what was before the pause is forgotten");
         assert_eq!(done_in(6000, Some(7000), Some(10.0)), Some(s(100)));
         assert_eq!(done_in(6000, Some(7000), Some(0.0)), None);
         assert_eq!(done_in(6000, None, Some(10.0)), None);

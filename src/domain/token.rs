@@ -70,7 +70,10 @@ mod tests {
             (false, Some(0), Some("503"), told("it has expired and is not renewed (503)")),
             (false, None, Some("503"), told("it could not be obtained (503)")),
             (false, None, None, None),
+            (false, Some(900), Some("503"), None),
+            (false, Some(899), Some("503"), told("it expires in 15 min and is not renewed (503)")),
             (true, Some(8 * 86_400), None, None),
+            (true, Some(7 * 86_400), None, None),
             (true, Some(3 * 86_400), None, told("it expires in 3 days: create a new one ()")),
             (true, Some(0), None, told("it has expired: create a new one ()")),
         ] {

@@ -1,13 +1,15 @@
 #!/usr/bin/env python3
 """Tries the changes that cargo-mutants lists, with one build for most of them.
 
-    all_at_once.py PACKAGE MUTANTS.json RESULTS.json [--jobs N]   (called by tests/mutants/run)
+    all_at_once.py PACKAGE MUTANTS.json RESULTS.json [--daemon COPY] [--jobs N]   (called by tests/mutants/run)
 
 cargo-mutants builds the package once for each change, which takes hours for some thousand changes. Each change lies within one function. So this
 program gives every function one body per change, and the variable TWINSYNC_MUTANT chooses at run time. A change whose body does not compile
-beside the others is removed, and left to cargo-mutants itself: RESULTS.json lists it under "apart".
+beside the others is removed, and left to cargo-mutants itself: RESULTS.json lists it under "apart". A change that needs a `Default` which its
+type does not have compiles nowhere: it is "not Rust".
 
-For each change, the tests of its own module run first. If none fails, all tests run. A change that no test notices is "missed".
+For each change, the tests of its own module run first. If none fails, all tests of the package run. A change that none of these notices is tried
+with the daemon's own tests, in COPY (a copy of the repository): the simulation, then the unit tests. If these pass as well, it is "missed".
 """
 
 import argparse
@@ -89,22 +91,22 @@ def rewritten(text, begin, end, inside):
     return "".join(parts)
 
 
-def build(package, target):
-    """Builds the tests. Returns the program, or the errors."""
-    command = ["cargo", "test", "--lib", "--no-run", "--message-format=json", "--target-dir", target]
+def build(package, target, suites):
+    """Builds test suites, e.g. `--lib`. Returns their programs, by name, or the errors."""
+    command = ["cargo", "test", *suites, "--no-run", "--message-format=json", "--target-dir", target]
     # One build, and thousands of runs of it.
     environment = dict(os.environ, RUSTFLAGS="--cap-lints=allow", CARGO_PROFILE_DEV_OPT_LEVEL="1")
     output = subprocess.run(command, cwd=package, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    program, errors = None, []
+    programs, errors = {}, []
     for line in output.stdout.splitlines():
         message = json.loads(line)
         if message["reason"] == "compiler-message" and message["message"]["level"] == "error":
             errors.append(message["message"])
-        elif message["reason"] == "compiler-artifact" and message["executable"]:
-            program = message["executable"]
+        elif message["reason"] == "compiler-artifact" and message["executable"] and message["profile"]["test"]:
+            programs[message["target"]["name"]] = message["executable"]
     if output.returncode and not errors:
         sys.exit(output.stderr)
-    return program, errors
+    return programs, errors
 
 
 def numbers_at(text, line):
@@ -114,9 +116,10 @@ def numbers_at(text, line):
     return int(open_[-1][1]) if open_ and not open_[-1][0] else None
 
 
-def prepare(package, mutants, sources, target):
-    """Removes changes until the rest compiles. Returns the program and the changes that are left."""
-    left = dict(mutants)
+def prepare(package, mutants, target, suites):
+    """Removes changes until the rest compiles. Returns the programs, the changes that are left, and those that compile nowhere."""
+    left, not_rust = dict(mutants), set()
+    sources = {mutant["file"]: (package / mutant["file"]).read_text() for mutant in mutants.values()}
     const = set()  # functions that have to stay `const`
     (package / "src/lib.rs").write_text((package / "src/lib.rs").read_text() + CHOICE)
     while True:
@@ -132,9 +135,9 @@ def prepare(package, mutants, sources, target):
                 if (file, function.name) in const:
                     for change in function.changes:
                         left.pop(change[0], None)
-        program, errors = build(package, target)
+        programs, errors = build(package, target, suites)
         if not errors:
-            return program, left
+            return programs, left, not_rust
         wrong = set()
         for error in errors:
             for span in error["spans"]:
@@ -142,6 +145,8 @@ def prepare(package, mutants, sources, target):
                     number = numbers_at(texts[span["file_name"]], span["line_start"])
                     if number in left:
                         wrong.add(number)
+                        if re.search(r"trait bound `.*Default` is not satisfied", error["message"]):
+                            not_rust.add(number)
             name = re.search(r"non-const (?:associated function|method|fn|function) `(?:.*::)?(\w+)`", error["message"])
             if name:
                 const |= {(file, name.group(1)) for file in sources}
@@ -174,12 +179,12 @@ def limited():
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
-def tests(program, package, number, arguments, limit):
+def tests(program, package, number, arguments, limit, **variables):
     """Runs tests with a change. True: all pass. False: one fails. None: no end within the limit."""
-    environment = dict(os.environ, TWINSYNC_MUTANT=str(number), RUST_BACKTRACE="0", CARGO_MANIFEST_DIR=str(package))
+    environment = dict(os.environ, TWINSYNC_MUTANT=str(number), RUST_BACKTRACE="0", CARGO_MANIFEST_DIR=str(package), **variables)
     try:
         done = subprocess.run(
-            [program, "--test-threads=1", *arguments],
+            [program, *arguments],
             cwd=package,
             env=environment,
             stdout=subprocess.DEVNULL,
@@ -192,44 +197,92 @@ def tests(program, package, number, arguments, limit):
     return done.returncode == 0
 
 
+# The tests of the package run in one thread each, so that two changes at a time use two processors.
+ONE_THREAD = "--test-threads=1"
+SLOW = "the_pushdown_of_every_single_condition_is_correct"
+
+
+def core(package, mutants, jobs):
+    """Tries the changes with the tests of the core. Yields the outcome of each."""
+    programs, left, not_rust = prepare(package, mutants, str(package.parent / "target"), ["--lib"])
+    program = programs["twinsync"]
+    began = time.monotonic()
+    if not tests(program, package, 0, [ONE_THREAD, "--skip", SLOW], 600):
+        sys.exit("the tests of the core fail without a change")
+    took = time.monotonic() - began
+    limit = max(30.0, 10 * took)
+    print(f"{len(left)} changes in one build; all tests of the core take {took:.1f} s", flush=True)
+
+    def try_out(number):
+        module = left[number]["file"].removeprefix("src/").removesuffix(".rs").replace("/", "::")
+        own = tests(program, package, number, [ONE_THREAD, module, "--skip", SLOW], limit)
+        if own is not True:
+            return number, "no end" if own is None else "caught by its module's tests"
+        every = [] if "::query" in module else ["--skip", SLOW]
+        everything = tests(program, package, number, [ONE_THREAD, *every], limit * 3)
+        return number, {True: "missed", False: "caught by another test of the core", None: "no end"}[everything]
+
+    yield from ((number, "not Rust") for number in not_rust)
+    yield from ((number, "apart") for number in mutants if number not in left and number not in not_rust)
+    with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
+        yield from pool.map(try_out, left)
+
+
+def daemon(copy, mutants, jobs):
+    """Tries the changes with the simulation and the unit tests of the daemon. Yields the outcome of each."""
+    programs, left, _ = prepare(copy, mutants, str(copy.parent / "daemon-target"), ["--package=twinsync", "--lib", "--test=sim"])
+    suites = {
+        "caught by the simulation": (programs["sim"], ["with_any_faults"], {"TWINSYNC_SEEDS": "1500"}),
+        # They mostly wait for time to pass.
+        "caught by a test of the daemon": (programs["twinsync"], ["--test-threads=8"], {}),
+    }
+    limits = {}
+    for name, (program, arguments, variables) in suites.items():
+        began = time.monotonic()
+        if not tests(program, copy, 0, arguments, 1200, **variables):
+            sys.exit(f"without a change: {name}")
+        limits[name] = max(60.0, 5 * (time.monotonic() - began))
+    print(f"{len(left)} changes in one build of the daemon; its tests take {sum(limits.values()) / 5:.0f} s at most", flush=True)
+
+    def try_out(number):
+        for name, (program, arguments, variables) in suites.items():
+            if not tests(program, copy, number, arguments, limits[name], **variables):
+                return number, name
+        return number, "missed"
+
+    yield from ((number, "missed") for number in mutants if number not in left)
+    with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
+        yield from pool.map(try_out, left)
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("package", type=pathlib.Path)
     parser.add_argument("mutants", type=pathlib.Path)
     parser.add_argument("results", type=pathlib.Path)
+    parser.add_argument("--daemon", type=pathlib.Path)
     parser.add_argument("--jobs", type=int, default=os.cpu_count())
     arguments = parser.parse_args()
-    package = arguments.package.resolve()
     mutants = dict(enumerate(json.loads(arguments.mutants.read_text()), 1))
-    sources = {mutant["file"]: (package / mutant["file"]).read_text() for mutant in mutants.values()}
     inside = {number: mutant for number, mutant in mutants.items() if mutant["function"]}
-    program, left = prepare(package, inside, sources, str(package.parent / "target"))
+    outcomes = {number: "apart" for number in mutants}
 
-    slow = "the_pushdown_of_every_single_condition_is_correct"
-    began = time.monotonic()
-    if not tests(program, package, 0, ["--skip", slow], 600):
-        sys.exit("the tests fail without a change")
-    limit = max(30.0, 10 * (time.monotonic() - began))
-    print(f"{len(left)} of {len(mutants)} changes in one build; all tests take {time.monotonic() - began:.1f} s", flush=True)
-
-    def try_out(number):
-        module = left[number]["file"].removeprefix("src/").removesuffix(".rs").replace("/", "::")
-        own = tests(program, package, number, [module, "--skip", slow], limit)
-        if own is not True:
-            return number, "timeout" if own is None else "caught by its module's tests"
-        every = [] if "::query" in module else ["--skip", slow]
-        everything = tests(program, package, number, every, limit * 3)
-        return number, {True: "missed", False: "caught", None: "timeout"}[everything]
-
-    results = collections.defaultdict(list)
-    results["apart"] = [mutants[number]["name"] for number in mutants if number not in left]
-    with concurrent.futures.ThreadPoolExecutor(arguments.jobs) as pool:
-        for done, (number, outcome) in enumerate(pool.map(try_out, left), 1):
-            results[outcome].append(mutants[number]["name"])
+    def follow(outcome_of_each, expected):
+        for done, (number, outcome) in enumerate(outcome_of_each, 1):
+            outcomes[number] = outcome
             if outcome == "missed":
                 print(f"missed: {mutants[number]['name']}", flush=True)
             if done % 100 == 0:
-                print(f"{done} of {len(left)}", flush=True)
+                print(f"{done} of {expected}", flush=True)
+
+    follow(core(arguments.package.resolve(), inside, arguments.jobs), len(inside))
+    missed = {number: mutants[number] for number, outcome in outcomes.items() if outcome == "missed"}
+    if arguments.daemon and missed:
+        print(f"=== the {len(missed)} that are left, with the tests of the daemon", flush=True)
+        follow(daemon(arguments.daemon.resolve(), missed, arguments.jobs), len(missed))
+    results = collections.defaultdict(list)
+    for number, outcome in outcomes.items():
+        results[outcome].append(mutants[number]["name"])
     arguments.results.write_text(json.dumps(results, indent=1) + "\n")
     for outcome, names in sorted(results.items()):
         print(f"{outcome}: {len(names)}")

@@ -327,6 +327,36 @@ fn a_change_before_birth_is_stale_and_one_at_birth_is_assessed_by_version() {
 }
 
 #[test]
+fn a_change_at_birth_is_stale_where_the_hub_has_answered_long_after_it() {
+    let rules = Rules { clock_tolerance: Duration::from_nanos(100 * 5), ..RULES };
+    let confirmed = play(&[created(10, 4, json!({})), snapshot(1000, 7, json!({}))]).expect("created");
+    let decided = |at| {
+        let mut stored = Some(confirmed.clone());
+        decide(&mut stored, &updated(at, 99, json!({"z": 1})), NOW, &rules)
+    };
+    assert_eq!(decided(9), Decision::Suspect, "of this incarnation, with a time that is too early");
+    assert_eq!(decided(10), Decision::Stale, "the hub's answer is of a later time, and contains it");
+}
+
+#[test]
+fn a_replacement_without_tags_leaves_a_gap_unless_it_is_known_that_there_are_none() {
+    let mut bare = replaced(20, 5, json!({}));
+    if let Change::Replaced { twin, .. } = &mut bare.change {
+        twin.tags = None;
+    }
+    for (before, expected) in [
+        (created(10, 4, json!({})), Decision::Applied),
+        (created(10, 4, json!({"a": 1})), Decision::Gap),
+        (updated(10, 4, json!({})), Decision::Gap), // those before this change are not known
+        (replaced(10, 4, json!({"a": 1})), Decision::Gap),
+        (replaced(10, 4, json!({})), Decision::Applied),
+    ] {
+        let (decision, _) = after(&play(std::slice::from_ref(&before)).expect("stored"), &bare);
+        assert_eq!(decision, expected, "{before:?}");
+    }
+}
+
+#[test]
 fn version_and_time_together_place_a_change() {
     for document in [live_document(), partial_document()] {
         for make in [updated, replaced] {

@@ -229,3 +229,11 @@ fn metadata_goes_with_its_property() {
     patch(r#"{"properties": {"reported": {"$metadata": 1}}}"#).apply(&mut twin);
     assert_eq!(metadata(&twin), Value::Null, "a value that is no metadata must be dropped");
 }
+
+#[test]
+fn patches_are_equal_where_their_sections_are_and_show_them() {
+    let one = patch(r#"{"tags": {"a": 1}, "version": 2}"#);
+    assert_eq!(one, patch(r#"{"version": 2, "tags": {"a":1}}"#));
+    assert_ne!(one, patch(r#"{"tags": {"a": 2}, "version": 2}"#));
+    assert!(format!("{one:?}").contains(r#""a""#), "{one:?}");
+}
