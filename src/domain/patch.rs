@@ -80,13 +80,17 @@ impl Patch {
 
     /// Applies the patch to the content of a twin, except for the version.
     pub(super) fn apply(&self, twin: &mut Twin) {
-        let mut deserializer = serde_json::Deserializer::from_slice(&self.text);
-        deserializer.disable_recursion_limit();
-        if onto::Body(twin).deserialize(&mut deserializer).is_err() {
+        if self.apply_text(twin).is_err() {
             // A name occurs twice, first with a value that is not a section: only a tree shows which one counts. A
             // merge patch may be applied again to a twin that it has already changed in part.
             self.apply_tree(twin);
         }
+    }
+
+    fn apply_text(&self, twin: &mut Twin) -> serde_json::Result<()> {
+        let mut deserializer = serde_json::Deserializer::from_slice(&self.text);
+        deserializer.disable_recursion_limit();
+        onto::Body(twin).deserialize(&mut deserializer)
     }
 
     fn apply_tree(&self, twin: &mut Twin) {

@@ -171,6 +171,10 @@ mod tests {
             (vec!["/sync/flags/[]/?"], vec!["/*"], "/sync/flags/[]", true),
             (vec!["/\"sync\"/*"], vec!["/*"], "/sync/op", true),
             (vec![], vec![], "/sync/op", false),
+            (vec!["/sync/*"], vec!["/sync/?"], "/sync", false), // a value is more specific than all below it
+            (vec!["/a/?"], vec!["/*"], "/a", true),
+            (vec!["/a/b/*"], vec!["/a/?"], "/a/b", true),
+            (vec!["/a/*"], vec!["/a/b/c/*"], "/a/b/c", false),
         ] {
             assert_eq!(
                 policy(&included, &excluded).indexes(path),

@@ -358,6 +358,7 @@ mod tests {
             long.verdict() == Verdict::Warn && long.problem().is_some_and(|it| it.remedy.contains("\"2d\"")),
             "{long:?}"
         );
+        assert_eq!(of(hours(24 * 8)).verdict(), Verdict::Warn);
         assert_eq!(of(hours(24 * 8 + 1)).verdict(), Verdict::Fail);
     }
 }

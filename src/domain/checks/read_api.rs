@@ -93,6 +93,7 @@ mod tests {
         let hosts = ["twins.contoso.example"];
         assert_eq!(assessed(60, &["Twins.contoso.example"], &hosts).verdict(), Verdict::Ok);
         assert_eq!(assessed(60, &["*.contoso.example"], &hosts).verdict(), Verdict::Ok);
+        assert_eq!(assessed(14, &["*.contoso.example"], &hosts).verdict(), Verdict::Ok);
         assert_eq!(
             assessed(60, &["x.example"], &[]).verdict(),
             Verdict::Ok,

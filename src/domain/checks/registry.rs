@@ -123,6 +123,7 @@ mod tests {
             found.text().contains("50 of 100 reads") && found.text().contains("0.2 of 0.3 queries"),
             "{found:?}"
         );
+        assert_eq!(quota(1, Tier::S1, 1, MOST_SHARE).verdict(), Verdict::Ok);
         assert_eq!(quota(1, Tier::S1, 1, 1.0).verdict(), Verdict::Warn);
         assert_eq!(quota(0, Tier::S1, 1, 1.0).verdict(), Verdict::Skipped);
     }

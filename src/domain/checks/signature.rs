@@ -165,6 +165,10 @@ mod tests {
             ("sp=rwdlac&ss=b&srt=sco&se=2027-05-01&sig=x", Ok, "valid for 365 d"),
             ("sp=rwdlc&sr=c&se=2026-05-10T00:00Z&sig=x", Warn, "expires in 9 d"),
             ("sp=rwdlc&sr=c&se=2026-04-30T22%3A00%3A00Z&sig=x", Fail, "expired 2 h ago"),
+            ("sp=rwdlc&sr=c&se=2026-05-01T00%3A00%3A00Z&sig=x", Fail, "expired"),
+            ("sp=rwdlc&sr=c&st=2026-05-01&se=2027-05-01&sig=x", Ok, "valid for 365 d"),
+            // Not a time: nothing is claimed about its end.
+            ("sp=rwdlc&sr=c&se=2026-05-10T00:00X&sig=x", Ok, "stored access policy"),
             ("sp=rwdlc&sr=c&st=2026-05-02&se=2027-05-01&sig=x", Fail, "in 1 d"),
             ("sp=rl&sr=c&se=2027-05-01&sig=x", Fail, "create, write"),
             ("sp=rwlc&sr=c&se=2027-05-01&sig=x", Warn, "delete"),

@@ -67,8 +67,8 @@ mod tests {
             ("1 partition".into(), "2 partitions".into())
         );
         assert_eq!(
-            [0, 1023, 1 << 20, 3 << 30, 20 << 30].map(bytes),
-            ["0 B", "1023 B", "1 MiB", "3.0 GiB", "20 GiB"]
+            [0, 1023, 1 << 20, 3 << 30, 10 << 30, 20 << 30, u64::MAX].map(bytes),
+            ["0 B", "1023 B", "1 MiB", "3.0 GiB", "10 GiB", "20 GiB", "16777216 TiB"]
         );
     }
 }

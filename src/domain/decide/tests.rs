@@ -894,6 +894,30 @@ fn what_the_hub_does_not_know_becomes_a_tombstone_without_flag() {
 }
 
 #[test]
+fn a_tombstone_by_the_hubs_word_keeps_its_id_and_ends_before_clocks_can_differ() {
+    // Older releases stored documents under other ids.
+    let flagged = Document {
+        id: "an older id".to_owned(),
+        flags: BTreeSet::from([Flag::Suspect]),
+        refused: Some(t(25)),
+        ..live_document()
+    };
+    let rules = Rules { clock_tolerance: Duration::from_nanos(100 * 5), ..RULES };
+    let mut stored = Some(flagged.clone());
+    assert_eq!(decide(&mut stored, &gone(60), NOW, &rules), Decision::Applied);
+    let stored = stored.expect("a document never vanishes");
+    assert_eq!((stored.id.as_str(), stored.last), ("an older id", t(55)));
+    assert_eq!(stored.cascade, Some(Cascade::Deleted(t(55))));
+    // The modules of an earlier deletion still have to follow.
+    let owed = Document {
+        flags: BTreeSet::from([Flag::Suspect]),
+        cascade: Some(Cascade::Deleted(t(20))),
+        ..tombstone()
+    };
+    assert_eq!(after(&owed, &gone(60)).1.cascade, Some(Cascade::Deleted(t(20))));
+}
+
+#[test]
 fn a_flag_about_a_tombstone_ends_with_the_hubs_word() {
     let flagged = Document { flags: BTreeSet::from([Flag::Suspect]), refused: Some(t(30)), ..tombstone() };
     let (decision, stored) = after(&flagged, &gone(30));

@@ -300,6 +300,14 @@ mod tests {
         assert_eq!(properties.weight(), KNOWN.len() * (30 + 3));
     }
 
+    #[test]
+    fn they_are_shown_by_name() {
+        let properties =
+            Properties::from([("hubName", Property::Text("contoso".into())), ("x", Property::Integer(7))]);
+        let shown = format!("{properties:?}");
+        assert!(["hubName", "contoso", "x", "7"].iter().all(|part| shown.contains(part)), "{shown}");
+    }
+
     fn value() -> impl Strategy<Value = Property<'static>> {
         prop_oneof![
             ".{0,300}".prop_map(|text| Property::Text(text.into())),

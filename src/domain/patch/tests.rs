@@ -113,7 +113,8 @@ proptest! {
             prop_assert_eq!(checked.patch.counted(), counted);
             prop_assert_eq!(Patch::from(sections.clone()).counted(), counted);
             prop_assert_eq!(&Patch::from(sections.clone()), &checked.patch);
-            checked.patch.apply(&mut twin);
+            let applied = checked.patch.apply_text(&mut twin);
+            prop_assert!(applied.is_ok(), "no name occurs twice, so no tree is needed: {:?}", applied);
             reference(&mut expected, &sections);
             prop_assert_eq!(&twin, &expected);
         }
@@ -207,6 +208,22 @@ fn versions_are_whole_numbers_or_their_text() {
         ("{}", None),
     ] {
         assert_eq!(check(body).expect("JSON").version, version.map(TwinVersion), "{body}");
+    }
+}
+
+#[test]
+fn versions_of_sections_are_whole_numbers() {
+    for (version, expected) in [
+        ("7", Some(7)),
+        ("-3", Some(-3)),
+        ("0", Some(0)),
+        ("9223372036854775808", None),
+        ("1.0", None),
+        ("null", None),
+        ("\"7\"", None),
+    ] {
+        let patch = patch(&format!(r#"{{"properties": {{"desired": {{"$version": {version}}}}}}}"#));
+        assert_eq!(patch.counted(), Counted { desired: expected, reported: None }, "{version}");
     }
 }
 

@@ -68,6 +68,7 @@ fn aggregates_of_odd_values() {
         ("SUM", &[Some(json!(1e308)), Some(json!(1e308))], None),
         ("AVG", &[Some(json!(-1.7e308)), Some(json!(-1.7e308))], None),
         ("SUM", &[Some(json!(1e16)), Some(json!(0.5)), Some(json!(-1e16))], Some(json!(0.5))),
+        ("SUM", &[Some(json!(1e300)), Some(json!(0.5)), Some(json!(-1e300))], Some(json!(0.5))),
         ("SUM", &[Some(json!(0.1)), Some(json!(0.2)), Some(json!(0.3))], Some(json!(0.6))),
     ] {
         let found = of(aggregate, values);

@@ -83,6 +83,8 @@ fn wrong_queries_are_refused_where_they_are_wrong() {
         ("SELECT * FROM devices WHERE (tags.a = 1^", Syntax, "close the parenthesis"),
         ("SELECT * FROM devices WHERE tags.a = 1^)", Syntax, "closes nothing"),
         ("SELECT * FROM devices WHERE (tags.a) ^= 1", Syntax, "leave the parentheses"),
+        ("SELECT * FROM devices WHERE (tags.a) ^IN [1]", Syntax, "leave the parentheses"),
+        ("SELECT * FROM devices WHERE (tags.a) ^NIN [1]", Syntax, "leave the parentheses"),
         ("SELECT * FROM devices WHERE tags.a IN ^('a')", Syntax, "in brackets"),
         ("SELECT * FROM devices WHERE tags.a IN ['a' ^'b']", Syntax, "another value"),
         ("SELECT * FROM devices WHERE tags.a IN ['a', ^tags.b]", Syntax, "values only"),
@@ -102,7 +104,15 @@ fn wrong_queries_are_refused_where_they_are_wrong() {
         ("SELECT * FROM devices WHERE ARRAY_CONTAINS(tags.a, ^tags.b)", Syntax, "looks for a value"),
         ("SELECT * FROM devices WHERE IS_NULL(tags.a) ^< true", Syntax, "by = or != "),
         ("SELECT * FROM devices WHERE IS_NULL(tags.a) = ^1", Syntax, "true or false only"),
+        (
+            "SELECT * FROM devices WHERE tags.a = ^is_defined(tags.b)",
+            Unsupported,
+            "IS_DEFINED is a condition",
+        ),
+        ("SELECT * FROM devices WHERE ^desired.rate = 1", UnknownField, "write properties.desired or"),
+        ("SELECT * FROM devices WHERE ^Property.rate = 1", UnknownField, "write properties.desired or"),
         ("SELECT * FROM devices ^LIMIT 5", Unsupported, "TOP n"),
+        ("SELECT * FROM devices WHERE tags.a = 1 ^JOIN tags.b", Unsupported, "in two queries"),
         ("SELECT COUNT() AS n FROM devices ^HAVING n > 1", Unsupported, "HAVING"),
         ("SELECT * FROM devices ^d WHERE d.tags.a = 1", Syntax, "write WHERE"),
         ("SELECT * FROM devices^;", Syntax, "leave the `;` out"),
@@ -153,6 +163,8 @@ fn length_and_nesting_are_limited() {
         let error = of_depth(NESTING_MAX + 1).expect_err("too deep");
         assert_eq!((error.kind, error.position), (TooDeep, 28 + NESTING_MAX * open.len()));
     }
+    let one_after_another = vec!["(NOT tags.a)"; NESTING_MAX + 1].join(" AND ");
+    assert!(Query::parse(&format!("SELECT * FROM devices WHERE {one_after_another}")).is_ok());
     let list = format!("SELECT * FROM devices WHERE tags.a = {}1{}", "[ ".repeat(65), "]".repeat(65));
     assert_eq!(Query::parse(&list).expect_err("too deep").kind, TooDeep);
     let boolean =

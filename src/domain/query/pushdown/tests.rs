@@ -147,6 +147,23 @@ fn what_only_the_hub_knows_is_named_wherever_it_stands() {
 }
 
 #[test]
+fn etags_are_never_in_the_document_and_the_identity_is_as_of_the_last_audit() {
+    let stored = |place: fn(Root) -> Place, name: &str| {
+        query(&format!("SELECT * FROM devices WHERE {name} = 'x'")).pushdown(place).is_ok()
+    };
+    for (name, by_events, by_audits) in [
+        ("etag", false, false),
+        ("deviceEtag", false, false),
+        ("status", false, true),
+        ("tags.a", true, true),
+        ("connectionState", false, false),
+    ] {
+        let found = (stored(Root::place_kept_by_events, name), stored(Root::place_as_of_last_audit, name));
+        assert_eq!(found, (by_events, by_audits), "{name}");
+    }
+}
+
+#[test]
 fn a_field_that_is_not_in_the_document_is_not_pushed_down() {
     let place = |root: Root| if root == Root::Status { Place::Elsewhere } else { root.place() };
     let both = query("SELECT * FROM devices WHERE status = 'enabled' AND tags.a = 1")
