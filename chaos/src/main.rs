@@ -157,10 +157,11 @@ fn shown(outcome: &Outcome) -> String {
     text
 }
 
-fn growths(points: &[series::Point]) -> [(&'static str, Option<(f64, f64)>); 3] {
-    let mebibytes = |point: &series::Point| point.memory / f64::from(1 << 20);
+fn growths(points: &[series::Point]) -> [(&'static str, Option<(f64, f64)>); 4] {
+    let mebibytes = |bytes: f64| bytes / f64::from(1 << 20);
     [
-        ("memory of a replica, MiB,", series::growth(points, mebibytes)),
+        ("memory of a replica, MiB,", series::growth(points, |point| mebibytes(point.memory))),
+        ("of it cached documents, MiB,", series::growth(points, |point| mebibytes(point.cached))),
         ("open files", series::growth(points, |point| point.files)),
         ("tasks", series::growth(points, |point| point.tasks)),
     ]
@@ -172,7 +173,7 @@ fn as_json(outcome: &Outcome) -> Result<String> {
     let object = json!({
         "lines": report::lines(injections),
         "injections": injections.len(),
-        "untold": report::not_reported(injections),
+        "notReported": report::not_reported(injections),
         "events": events,
         "report": report,
         "convergedSeconds": converged.as_secs_f64(),

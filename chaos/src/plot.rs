@@ -14,8 +14,9 @@ const LINES: [&str; REPLICAS] = ["line", "line line1", "line line2"];
 /// The value of a point in a panel. `None`: it is not known.
 type Figure = fn(&Point) -> Option<f64>;
 
-const PANELS: [(&str, Figure); 4] = [
+const PANELS: [(&str, Figure); 5] = [
     ("memory, MiB", |point| Some(point.memory / f64::from(1 << 20))),
+    ("cached documents, a part of the memory, MiB", |point| Some(point.cached / f64::from(1 << 20))),
     ("open files and sockets", |point| Some(point.files)),
     ("tasks", |point| Some(point.tasks)),
     ("freshness, 99 of 100 changes of the last 5 s, in seconds", |point| point.freshness_p99),
@@ -69,6 +70,7 @@ mod tests {
             at,
             replica,
             memory: 50e6,
+            cached: 9e6,
             files: 40.0,
             tasks: 90.0,
             freshness_p99,
@@ -76,14 +78,14 @@ mod tests {
         };
         let points = [point(0.0, 0, None), point(5.0, 0, Some(0.02)), point(5.0, 1, None)];
         let svg = drawn("a run", &points);
-        assert_eq!(svg.matches("<polyline").count(), 4 * REPLICAS);
+        assert_eq!(svg.matches("<polyline").count(), PANELS.len() * REPLICAS);
         let pairs = |class: &str| -> Vec<usize> {
             let before = format!("class=\"{class}\" points=\"");
             let lines = svg.split(before.as_str()).skip(1);
             lines.map(|line| line.split('"').next().unwrap_or_default().matches(',').count()).collect()
         };
-        assert_eq!(pairs("line"), [2, 2, 2, 1]);
-        assert_eq!(pairs("line line1"), [1, 1, 1, 0]);
-        assert_eq!(pairs("line line2"), [0, 0, 0, 0]);
+        assert_eq!(pairs("line"), [2, 2, 2, 2, 1]);
+        assert_eq!(pairs("line line1"), [1, 1, 1, 1, 0]);
+        assert_eq!(pairs("line line2"), [0, 0, 0, 0, 0]);
     }
 }

@@ -28,12 +28,9 @@ pub(crate) struct Injection {
 pub(crate) struct Line {
     pub(crate) fault: Fault,
     pub(crate) count: usize,
-    #[serde(rename = "held")]
     pub(crate) duration: Spread,
     /// How often it was reported, and after what time.
-    #[serde(rename = "told")]
     pub(crate) reported: usize,
-    #[serde(rename = "told_after")]
     pub(crate) reported_after: Option<Spread>,
     pub(crate) recovery: Spread,
     pub(crate) repeated: u64,

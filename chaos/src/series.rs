@@ -21,6 +21,8 @@ pub(crate) struct Point {
     pub(crate) replica: usize,
     /// Resident memory in bytes.
     pub(crate) memory: f64,
+    /// Bytes of the documents that are kept for the next write of their twin: a part of the memory.
+    pub(crate) cached: f64,
     pub(crate) files: f64,
     pub(crate) tasks: f64,
     /// The 99th percentile of the time from the hub's operation to the durable document, in seconds, since the previous sample.
@@ -71,6 +73,7 @@ impl Series {
             at: self.began.elapsed().as_secs_f64(),
             replica,
             memory: sample.sum(name::PROCESS_RESIDENT_MEMORY, ""),
+            cached: sample.sum(name::CACHE_BYTES, ""),
             files: sample.sum(name::PROCESS_OPEN_FDS, ""),
             tasks: sample.sum(name::RUNTIME_TASKS, ""),
             freshness_p99: sample.quantile(before.unwrap_or(&nothing), name::FRESHNESS, 0.99),
@@ -81,12 +84,13 @@ impl Series {
 
 /// The points as CSV, with a header line.
 pub(crate) fn csv(points: &[Point]) -> String {
-    let mut text =
-        String::from("seconds,replica,memory_bytes,open_files,tasks,freshness_p99_seconds,events\n");
+    let mut text = String::from(
+        "seconds,replica,memory_bytes,cached_bytes,open_files,tasks,freshness_p99_seconds,events\n",
+    );
     for point in points {
-        let Point { at, replica, memory, files, tasks, freshness_p99, events } = point;
+        let Point { at, replica, memory, cached, files, tasks, freshness_p99, events } = point;
         let freshness = freshness_p99.map(|seconds| format!("{seconds:.4}")).unwrap_or_default();
-        let _ = writeln!(text, "{at:.1},{replica},{memory},{files},{tasks},{freshness},{events}");
+        let _ = writeln!(text, "{at:.1},{replica},{memory},{cached},{files},{tasks},{freshness},{events}");
     }
     text
 }
@@ -105,7 +109,16 @@ mod tests {
     use super::*;
 
     fn point(at: f64, memory: f64) -> Point {
-        Point { at, replica: 0, memory, files: 30.0, tasks: 9.0, freshness_p99: None, events: 1.0 }
+        Point {
+            at,
+            replica: 0,
+            memory,
+            cached: 5.0,
+            files: 30.0,
+            tasks: 9.0,
+            freshness_p99: None,
+            events: 1.0,
+        }
     }
 
     #[test]
@@ -120,6 +133,6 @@ mod tests {
     fn a_missing_figure_is_an_empty_column() {
         let text = csv(&[point(1.0, 10.0), Point { freshness_p99: Some(0.0312), ..point(2.0, 10.0) }]);
         let lines: Vec<_> = text.lines().skip(1).collect();
-        assert_eq!(lines, ["1.0,0,10,30,9,,1", "2.0,0,10,30,9,0.0312,1"]);
+        assert_eq!(lines, ["1.0,0,10,5,30,9,,1", "2.0,0,10,5,30,9,0.0312,1"]);
     }
 }

@@ -285,6 +285,12 @@ mod tests {
             told(&obstacles(&facts)),
             ["partition twins/0 cannot be read since 14:03 UTC, next try in 20 s: a"]
         );
+        facts.partitions.insert(partition("0"), waits("a", 0, 20));
+        assert_eq!(
+            told(&obstacles(&facts)),
+            ["partition twins/0 cannot be read since 14:03 UTC, next try in 20 s: a"],
+            "a failure of this moment has a beginning too"
+        );
         facts.partitions.insert(partition("1"), waits("b", 100, 30));
         facts.partitions.insert(
             partition("2"),

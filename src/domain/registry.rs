@@ -301,6 +301,7 @@ mod tests {
             (&live, 3, twin(early, late), true),
             (&live, 3, twin(late, NEVER), true),
             (&live, 3, twin(late, late), false),
+            (&live, 3, twin("2031-01-01T00:01:00Z", "2031-01-01T00:01:00Z"), true),
             (&live, 3, twin(NEVER, NEVER), true),
             (&live, 4, twin(early, early), false),
             (&live, 4, twin(early, late), true),
@@ -324,6 +325,7 @@ mod tests {
         }
         let shortly_after = twin("2031-01-01T00:00:57Z", late);
         assert!(went_back(&deleted, TwinVersion(3), &shortly_after, Duration::ZERO));
-        assert!(!went_back(&deleted, TwinVersion(3), &shortly_after, Duration::from_secs(5)));
+        assert!(went_back(&deleted, TwinVersion(3), &shortly_after, Duration::from_secs(2)));
+        assert!(!went_back(&deleted, TwinVersion(3), &shortly_after, Duration::from_secs(3)));
     }
 }

@@ -112,6 +112,13 @@ impl DocumentCache {
         self.texts.invalidate(key);
     }
 
+    /// Approximate number of bytes of all documents, which `cache.max_bytes` limits. A change of the documents that are kept as text shows
+    /// some time after it.
+    pub fn bytes(&self) -> u64 {
+        let at_hand = lock(&self.at_hand).bytes as u64;
+        at_hand + self.texts.weighted_size()
+    }
+
     /// Begins to listen for documents of a twin, of any hub. A caller that reads the store after this misses no write of this process: it
     /// reads the earlier writes, and receives the later ones.
     pub fn expect(&self, device: &str, module: Option<&str>) -> Expected {
@@ -266,6 +273,26 @@ mod tests {
             assert!(cache.get(&key(number)).is_none(), "the document must have been taken out");
         }
         assert_eq!(lock(&cache.at_hand).bytes, 0);
+    }
+
+    #[test]
+    fn its_bytes_are_those_of_parsed_documents_and_texts_and_stay_below_the_limit() {
+        const LIMIT: u64 = 1 << 20;
+        let cache = document_cache(LIMIT);
+        let key = |number: i64| TwinKey::device("h", format!("d{number}"));
+        assert_eq!(cache.bytes(), 0);
+        cache.insert(key(0), with_text(0, 5_000));
+        assert!((5_000..10_000).contains(&cache.bytes()), "{}", cache.bytes());
+        for number in 0..400 {
+            cache.insert(key(number), with_text(number, 5_000));
+        }
+        cache.texts.run_pending_tasks();
+        assert!((LIMIT * 9 / 10..=LIMIT).contains(&cache.bytes()), "{}", cache.bytes());
+        for number in 0..400 {
+            cache.invalidate(&key(number));
+        }
+        cache.texts.run_pending_tasks();
+        assert_eq!(cache.bytes(), 0);
     }
 
     #[test]

@@ -273,6 +273,7 @@ impl Router {
     fn show(&self) {
         let (events, bytes) = self.limits.used();
         self.tools.metrics.set_in_flight(events, bytes);
+        self.tools.metrics.set_cached(self.cache.bytes());
         self.tools.metrics.set_store_concurrency_limit(self.concurrency.limit());
         self.tools.metrics.set_twins_in_trouble(self.outage.in_trouble());
     }

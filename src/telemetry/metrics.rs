@@ -78,6 +78,7 @@ struct Inner {
     events_per_write: Histogram,
     in_flight_events: Gauge,
     in_flight_bytes: Gauge,
+    cache_bytes: Gauge,
     store_concurrency_limit: Gauge,
     twins_in_trouble: Gauge,
     twins_full: Gauge,
@@ -193,6 +194,7 @@ impl Metrics {
             events_per_write: histogram(name::EVENTS_PER_WRITE),
             in_flight_events: gauge(name::IN_FLIGHT_EVENTS),
             in_flight_bytes: gauge(name::IN_FLIGHT_BYTES),
+            cache_bytes: gauge(name::CACHE_BYTES),
             store_concurrency_limit: gauge(name::STORE_CONCURRENCY_LIMIT),
             twins_in_trouble: gauge(name::TWINS_IN_TROUBLE),
             twins_full: gauge(name::TWINS_FULL),
@@ -388,6 +390,11 @@ impl Metrics {
     pub fn set_in_flight(&self, events: usize, bytes: usize) {
         self.0.in_flight_events.set(events as f64);
         self.0.in_flight_bytes.set(bytes as f64);
+    }
+
+    /// Sets the bytes of the documents that are kept for the next write of their twin.
+    pub fn set_cached(&self, bytes: u64) {
+        self.0.cache_bytes.set(bytes as f64);
     }
 
     /// Sets how many requests to the store may be in flight.

@@ -61,6 +61,8 @@ pub const EVENTS_PER_WRITE: &str = "twinsync_events_per_write";
 pub const IN_FLIGHT_EVENTS: &str = "twinsync_in_flight_events";
 /// Bytes of these events.
 pub const IN_FLIGHT_BYTES: &str = "twinsync_in_flight_bytes";
+/// Bytes of the documents that are kept for the next write of their twin.
+pub const CACHE_BYTES: &str = "twinsync_cache_bytes";
 /// How long the checkpoint has lagged behind the completed events. Labels: `stream`, `partition`.
 pub const CHECKPOINT_AGE: &str = "twinsync_checkpoint_age_seconds";
 /// Connections to a partition that were given up and rebuilt. Labels: `stream`, `reason`.

@@ -6,7 +6,7 @@ use proptest::{collection, prelude::*};
 use serde_json::json;
 use twinsync::domain::{
     decide::{Decision, decide},
-    document::{Cascade, Document, ETag, Flag, State},
+    document::{Cascade, Document, ETag, Flag, Operation, State},
     event::{Change, TwinEvent},
     ticks::Ticks,
     twin::{Sections, TwinVersion},
@@ -316,6 +316,102 @@ fn a_deletion_and_a_re_creation_in_one_batch_still_cascade_the_modules() {
     upsert.cascaded();
     assert_eq!(upsert.cascade(), None);
     store.faults.clear();
+}
+
+#[test]
+fn events_without_a_document_of_their_own_end_and_nothing_is_written() {
+    let batch = || vec![created(10), updated(11, 3), updated(12, 4)];
+    let ended = |finish: fn(&mut Upsert), expected: EventOutcome| {
+        let mut upsert = Upsert::new(batch(), None, RULES);
+        assert!(matches!(upsert.action(NOW), Action::Read));
+        finish(&mut upsert);
+        assert!(matches!(upsert.action(NOW), Action::Done));
+        assert_eq!(upsert.finish().0, vec![expected.clone(); 3]);
+        // The same after an event that was decided already: the batch is written one by one.
+        let mut upsert = Upsert::new(batch(), None, RULES);
+        upsert.absent();
+        assert!(matches!(upsert.action(NOW), Action::Create(_)));
+        upsert.rejected("too large".into());
+        assert!(matches!(upsert.action(NOW), Action::Read));
+        upsert.absent();
+        assert!(matches!(upsert.action(NOW), Action::Create(_)));
+        upsert.written(ETag("1".into()));
+        assert!(matches!(upsert.action(NOW), Action::Replace(..)));
+        upsert.unsure();
+        assert!(matches!(upsert.action(NOW), Action::Read));
+        finish(&mut upsert);
+        assert!(matches!(upsert.action(NOW), Action::Done));
+        let applied = EventOutcome::Decided(Decision::Applied);
+        assert_eq!(upsert.finish().0, [applied, expected.clone(), expected]);
+    };
+    ended(|upsert| upsert.foreign("of fan"), EventOutcome::Foreign("of fan".into()));
+    ended(|upsert| upsert.refused("an id with /"), EventOutcome::Rejected("an id with /".into()));
+}
+
+#[test]
+fn whoever_gives_up_has_all_events_in_their_order() {
+    let events = vec![created(10), updated(11, 3)];
+    assert_eq!(Upsert::new(events.clone(), None, RULES).give_up(), events);
+}
+
+/// The document after these events.
+fn after(events: &[TwinEvent]) -> Document {
+    let mut document = None;
+    for event in events {
+        decide(&mut document, event, NOW, &RULES);
+    }
+    document.expect("stored")
+}
+
+#[test]
+fn a_module_that_began_before_its_device_ended_ends_with_it() {
+    let device = |ended| after(&[created(1), event(ended, Change::Deleted)]);
+    for (device, expected) in [
+        (Some(device(15)), true),
+        (Some(device(11)), true),
+        (Some(device(10)), false), // the device ended, and the module began in a new one
+        (Some(device(9)), false),
+        (Some(after(&[created(1)])), false),
+        (None, false),
+    ] {
+        let mut upsert = Upsert::new(vec![created(10)], None, RULES);
+        assert!(matches!(upsert.action(NOW), Action::Read));
+        upsert.absent();
+        assert!(matches!(upsert.action(NOW), Action::Create(_)));
+        upsert.written(ETag("1".into()));
+        assert!(matches!(upsert.action(NOW), Action::Done));
+        assert_eq!(upsert.checked_device(device.as_ref()), expected, "{device:?}");
+        match upsert.action(NOW) {
+            Action::Replace(document, _) => assert!(expected && document.state == State::Deleted),
+            other => assert!(!expected && matches!(other, Action::Done), "{other:?}"),
+        }
+        assert!(!upsert.checked_device(device.as_ref()), "the incarnation has been checked");
+    }
+}
+
+#[test]
+fn the_modules_of_a_deletion_follow_it_and_not_what_comes_late() {
+    let deletion = event(20, Change::Deleted);
+    let replaced = event(12, Change::Replaced { version: TwinVersion(4), twin: tags(json!({})) });
+    let tombstone = after(&[created(10), deletion.clone()]);
+    // A change that cannot be of the ended incarnation leaves a flag, and the tombstone is not the deletion's any more.
+    let flagged = Document { operation: Operation::Flag, flags: [Flag::Suspect].into(), ..tombstone.clone() };
+    let again = after(&[created(10), deletion.clone(), created(30)]);
+    let owed = Some(Cascade::Deleted(Ticks::new(20)));
+    for (document, events, expected) in [
+        (&tombstone, vec![deletion.clone()], owed),
+        (&tombstone, vec![updated(11, 3), deletion.clone()], owed),
+        (&tombstone, vec![updated(11, 3)], None),
+        (&tombstone, vec![updated(11, 3), replaced], None),
+        (&flagged, vec![updated(11, 3)], owed),
+        (&again, vec![updated(11, 3)], owed),
+    ] {
+        let only_changes = !events.contains(&deletion);
+        let cached = (std::sync::Arc::new(document.clone()), ETag("1".into()));
+        let upsert = Upsert::new(events, Some(cached), RULES);
+        assert_eq!(upsert.cascade(), expected, "{document:?}");
+        assert_eq!(upsert.holds_changes_only(), only_changes);
+    }
 }
 
 /// Two writers may differ in `applied_at` only.

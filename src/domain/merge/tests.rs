@@ -52,6 +52,23 @@ fn a_whole_section_holds_no_nulls() {
 }
 
 #[test]
+fn changes_inside_an_object_that_was_set_anew_need_no_notes() {
+    let mut notes = Notes::default();
+    for (content, change) in
+        [(json!({"a": {"b": 1}}), json!({"a": null})), (json!({}), json!({"a": {"b": 2, "c": {"d": 3}}}))]
+    {
+        notes.record(&map(content), &map(change));
+    }
+    let before = notes.clone();
+    assert_eq!(before.replaced.iter().collect::<Vec<_>>(), ["/a"]);
+    notes.record(
+        &map(json!({"a": {"b": 2, "c": {"d": 3}}})),
+        &map(json!({"a": {"b": null, "c": {"d": null}}})),
+    );
+    assert_eq!(notes, before);
+}
+
+#[test]
 fn metadata_follows_the_properties() {
     patched(
         json!({"a": 1, "b": {"c": 1}, "$version": 1,

@@ -19,6 +19,7 @@ fn what_is_counted_is_rendered_with_its_labels() {
     metrics.read_finished(ReadOutcome::Absent);
     metrics.partition_rebuilt("twins", "stolen");
     metrics.set_in_flight(2, 700);
+    metrics.set_cached(9000);
     metrics.set_store_concurrency_limit(64);
     for line in [
         "twinsync_events_total{stream=\"twins\",decision=\"applied\"} 1",
@@ -32,6 +33,7 @@ fn what_is_counted_is_rendered_with_its_labels() {
         "twinsync_partition_rebuilds_total{stream=\"twins\",reason=\"stolen\"} 1",
         "twinsync_in_flight_events 2",
         "twinsync_in_flight_bytes 700",
+        "twinsync_cache_bytes 9000",
         "twinsync_store_concurrency_limit 64",
     ] {
         has_line(&metrics, line);

@@ -124,6 +124,11 @@ pub const DESCRIPTIONS: &[Description] = &[
     gauge(IN_FLIGHT_EVENTS, &[], "Events received and not yet completed"),
     gauge(IN_FLIGHT_BYTES, &[], "Bytes of the events received and not yet completed"),
     gauge(
+        CACHE_BYTES,
+        &[],
+        "Bytes of the documents kept for the next write of their twin, which `cache.max_bytes` limits",
+    ),
+    gauge(
         CHECKPOINT_AGE,
         &["stream", "partition"],
         "For how long the checkpoint has been behind what was received",
