@@ -218,6 +218,9 @@ mod tests {
             assert!(!outage.unusable(&twin, s(second as u64)), "{twin}: the second answer is not reported");
         }
         assert_eq!(outage.in_trouble(), 7);
+        let failing: String = outage.failing().collect();
+        assert_eq!(failing.len(), 7);
+        assert!(('a'..'h').all(|twin| failing.contains(twin)), "{failing}");
         assert_eq!(outage.failed(&'x', s(10)), Cause::Twin, "the store has answered about other twins");
         assert_eq!(outage.worth_telling(&'a', s(60)), None, "it was reported already");
         outage.unusable(&'b', s(70));

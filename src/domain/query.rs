@@ -153,11 +153,6 @@ impl Query {
         &self.selection
     }
 
-    /// The condition, if there is one.
-    pub fn condition(&self) -> Option<&Condition> {
-        self.condition.as_ref()
-    }
-
     /// The type of the answer's items.
     pub fn item_type(&self) -> ItemType {
         match self.selection {
