@@ -173,6 +173,8 @@ mod tests {
             (vec![], vec![], "/sync/op", false),
             (vec!["/sync/*"], vec!["/sync/?"], "/sync", false), // a value is more specific than all below it
             (vec!["/a/?"], vec!["/*"], "/a", true),
+            (vec!["/a/b/?"], vec!["/a/b/*"], "/a/b", true),
+            (vec!["/a/b/c/d/?"], vec!["/a/b/c/d/*"], "/a/b/c/d", true),
             (vec!["/a/b/*"], vec!["/a/?"], "/a/b", true),
             (vec!["/a/*"], vec!["/a/b/c/*"], "/a/b/c", false),
         ] {
