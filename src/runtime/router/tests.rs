@@ -229,6 +229,18 @@ async fn events_of_a_busy_twin_share_writes_and_arrive_in_order() {
     assert!(*store.reads.lock().unwrap() <= 1, "the cache must have the document that was just written");
 }
 
+#[tokio::test]
+async fn the_cached_documents_show_in_the_metrics() {
+    let mut bench = Bench::new(1);
+    bench.send(vec![created(&device("d"), 1)]).await;
+    let metrics = bench.metrics.clone();
+    bench.finish().await;
+    let text = metrics.render();
+    let bytes = text.lines().find_map(|line| line.strip_prefix("twinsync_cache_bytes ")).expect("a gauge");
+    let bytes: f64 = bytes.parse().expect("a number");
+    assert!((500.0..5_000.0).contains(&bytes), "{bytes}");
+}
+
 const AN_HOUR: Duration = Duration::from_secs(3600);
 
 #[tokio::test]
