@@ -48,7 +48,7 @@ struct Arguments {
     /// Number of devices that change.
     #[arg(long, default_value_t = 300)]
     devices: usize,
-    /// Writes the resource usage of each replica to this file every five seconds: memory, open files, tasks, freshness. As CSV.
+    /// Writes the resource usage of each replica to this file every five seconds: memory, of it the cached documents, open files, tasks, freshness. As CSV.
     #[arg(long, value_name = "FILE")]
     series: Option<PathBuf>,
     /// Writes the same figures to this file as a plot, as SVG.
@@ -161,7 +161,7 @@ fn growths(points: &[series::Point]) -> [(&'static str, Option<(f64, f64)>); 4] 
     let mebibytes = |bytes: f64| bytes / f64::from(1 << 20);
     [
         ("memory of a replica, MiB,", series::growth(points, |point| mebibytes(point.memory))),
-        ("of it cached documents, MiB,", series::growth(points, |point| mebibytes(point.cached))),
+        ("cached documents of a replica, MiB,", series::growth(points, |point| mebibytes(point.cached))),
         ("open files", series::growth(points, |point| point.files)),
         ("tasks", series::growth(points, |point| point.tasks)),
     ]

@@ -1,4 +1,4 @@
-//! The resource usage of each replica during the faults: memory, open files, tasks, and the freshness of its documents.
+//! The resource usage of each replica during the faults: memory, of it the cached documents, open files, tasks, and the freshness of its documents.
 
 use std::{
     fmt::Write as _,

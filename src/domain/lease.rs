@@ -212,7 +212,7 @@ mod tests {
             (vec![me, other, nobody, nobody], 1, 0),
             (vec![nobody, other, nobody, nobody], 2, 0),
             (vec![me, me, me, me, me, other], 0, 2),
-            (vec![me, me, other, nobody], 0, 0), // the other replica's part of the shares
+            (vec![me, me, other, nobody], 0, 0), // the free partition is the share of the other replica
         ] {
             let plan = plan(&names[0], &view(&owners, &names, 0), 0.0);
             assert_eq!((plan.claim.len(), plan.release.len()), (claimed, released), "{owners:?}");
