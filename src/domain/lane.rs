@@ -20,6 +20,9 @@ use std::{
 
 /// An event waits for more events of its twin for at most this fraction of its age.
 const PART_OF_AGE: u32 = 20;
+/// If no event of any twin has arrived for this long, the backlog has probably ended. Shorter gaps are usual while a
+/// backlog is received.
+const QUIET: Duration = Duration::from_millis(50);
 
 /// How long an event waits for more events of its twin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,6 +37,12 @@ impl Linger {
     /// The wait of an event whose operation has this age.
     pub fn of(self, age: Duration) -> Duration {
         (age / PART_OF_AGE).min(self.behind).max(self.always)
+    }
+
+    /// If no event of any twin has arrived for this long, no event waits any longer. All have then waited for
+    /// `always`.
+    pub fn quiet(self) -> Duration {
+        QUIET.max(self.always)
     }
 }
 
@@ -156,19 +165,22 @@ impl<K: Hash + Eq + Clone, T> Lanes<K, T> {
         let due = now + linger;
         let waiting = Waiting { item, weight, due };
         let mut sooner = None;
+        let held;
         if let Some(lane) = self.lanes.get_mut(key) {
             lane.queue.push_back(waiting);
             lane.held.add(weight);
+            held = lane.held;
             if lane.state == State::Ready {
                 let due = if lane.queue.len() >= self.max_batch { now } else { due };
                 sooner = (due < lane.due).then_some(due);
             }
         } else {
+            held = Bound { items: 1, weight };
             let lane = Lane {
                 queue: VecDeque::from([waiting]),
                 state: State::Ready,
                 due: Duration::MAX,
-                held: Bound { items: 1, weight },
+                held,
                 busy: Bound::NONE,
             };
             self.lanes.insert(key.clone(), lane);
@@ -177,7 +189,7 @@ impl<K: Hash + Eq + Clone, T> Lanes<K, T> {
         if let Some(due) = sooner {
             self.ready_at(key, due);
         }
-        self.weigh(key);
+        self.weigh(key, held);
     }
 
     fn ready_at(&mut self, key: &K, due: Duration) {
@@ -232,6 +244,7 @@ impl<K: Hash + Eq + Clone, T> Lanes<K, T> {
         self.items -= lane.busy.items;
         lane.held.subtract(lane.busy);
         lane.busy = Bound::NONE;
+        let held = lane.held;
         match lane.queue.front() {
             None => drop(self.lanes.remove(key)),
             Some(_) if lane.queue.len() >= self.max_batch => self.ready_at(key, now),
@@ -240,7 +253,7 @@ impl<K: Hash + Eq + Clone, T> Lanes<K, T> {
                 self.ready_at(key, due);
             }
         }
-        self.weigh(key);
+        self.weigh(key, held);
     }
 
     /// A part of the batch of a busy lane is done: `part` is its number of items and their total weight.
@@ -249,8 +262,9 @@ impl<K: Hash + Eq + Clone, T> Lanes<K, T> {
             lane.held.subtract(part);
             lane.busy.subtract(part);
             self.items -= part.items;
+            let held = lane.held;
+            self.weigh(key, held);
         }
-        self.weigh(key);
     }
 
     /// Removes the wanted waiting items from a busy lane and returns them in their order.
@@ -267,8 +281,9 @@ impl<K: Hash + Eq + Clone, T> Lanes<K, T> {
                 }
             }
             self.items -= withdrawn.len();
+            let held = lane.held;
+            self.weigh(key, held);
         }
-        self.weigh(key);
         withdrawn
     }
 
@@ -295,8 +310,8 @@ impl<K: Hash + Eq + Clone, T> Lanes<K, T> {
         self.lanes.is_empty()
     }
 
-    fn weigh(&mut self, key: &K) {
-        let held = self.lanes.get(key).map_or(Bound::NONE, |lane| lane.held);
+    /// Notes whether the lane is full, now that it holds this.
+    fn weigh(&mut self, key: &K, held: Bound) {
         if held.items >= self.bound.items || held.weight >= self.bound.weight {
             if !self.full.contains(key) {
                 self.full.insert(key.clone());
@@ -371,6 +386,7 @@ mod tests {
         }
         let longer = Linger { always: Duration::from_secs(1), ..linger };
         assert_eq!(longer.of(Duration::from_secs(60)), Duration::from_secs(1));
+        assert_eq!([linger.quiet(), longer.quiet()], [QUIET, Duration::from_secs(1)]);
     }
 
     #[test]

@@ -90,14 +90,6 @@ impl<'a> Property<'a> {
             Self::Other(text) => Property::Other(text.into_owned().into()),
         }
     }
-
-    fn weight(&self) -> usize {
-        match self {
-            Self::Text(text) | Self::Other(text) => text.len(),
-            Self::Binary(bytes) => bytes.len(),
-            Self::Integer(_) | Self::Number(_) | Self::Boolean(_) | Self::Time(_) => 8,
-        }
-    }
 }
 
 fn time_of(text: &str) -> Option<Ticks> {

@@ -35,24 +35,22 @@ pub struct Repeated {
 
 /// The progress of one partition.
 ///
-/// Memory grows with the number of open events, not with the number of completed events after them: neighbouring
-/// completed events form one run, and only the last position of a run is kept.
+/// Each open event knows the position of the event before it. So nothing has to be kept of completed events, and memory
+/// grows with the number of open events only.
 #[derive(Debug, Default)]
 pub struct Progress {
     open: BTreeMap<Ticket, Open>,
-    /// Runs of completed events after an open one, without an open one between them. The key is the ticket of the first
-    /// event, the value the position of the last.
-    runs: BTreeMap<Ticket, Position>,
     /// The next ticket. Tickets are never reused, so a late completion never affects another event.
     next: u64,
     newest: Option<Position>,
-    durable: Option<Position>,
 }
 
 /// An event that is begun but not completed.
 #[derive(Debug)]
 struct Open {
     position: Position,
+    /// The position of the event that began before, or of the checkpoint.
+    before: Option<Position>,
     began: Duration,
 }
 
@@ -97,7 +95,7 @@ pub struct Oldest {
 impl Progress {
     /// Progress that continues after `checkpoint`.
     pub fn after(checkpoint: Option<Position>) -> Self {
-        Self { newest: checkpoint.clone(), durable: checkpoint, ..Self::default() }
+        Self { newest: checkpoint, ..Self::default() }
     }
 
     /// How an event at `position` follows the events received before. `reopened`: it is the first event on a connection
@@ -136,72 +134,36 @@ impl Progress {
         {
             return Err(Repeated { received, newest: newest.sequence_number });
         }
-        self.newest = Some(position.clone());
+        let before = self.newest.replace(position.clone());
         let ticket = Ticket(self.next);
         self.next += 1;
-        self.open.insert(ticket, Open { position, began: now });
+        self.open.insert(ticket, Open { position, before, began: now });
         Ok(ticket)
     }
 
     /// Completes one event; returns whether the durable position moved. Completing an event twice or completing a
     /// withdrawn event is harmless.
     pub fn complete(&mut self, ticket: Ticket) -> bool {
-        let Some(Open { position, .. }) = self.open.remove(&ticket) else {
-            return false;
-        };
-        let first_open = self.open.first_key_value().map(|(ticket, _)| *ticket);
-        if first_open.is_some_and(|first| first < ticket) {
-            self.remember(ticket, position);
-            return false;
-        }
-        self.durable = Some(position);
-        // Everything before the first open event is completed.
-        while let Some(run) = self.runs.first_entry()
-            && first_open.is_none_or(|first| *run.key() < first)
-        {
-            let position = run.remove();
-            if self.durable.as_ref().is_none_or(|durable| durable.sequence_number < position.sequence_number)
-            {
-                self.durable = Some(position);
-            }
-        }
-        true
-    }
-
-    /// Adds a completed event that comes after an open one to the neighbouring run of completed events.
-    fn remember(&mut self, ticket: Ticket, mut position: Position) {
-        if let Some((&behind, _)) = self.runs.range(ticket..).next()
-            && self.open.range(ticket..behind).next().is_none()
-            && let Some(last) = self.runs.remove(&behind)
-        {
-            position = last;
-        }
-        match self.runs.range_mut(..ticket).next_back() {
-            Some((&first, last)) if self.open.range(first..ticket).next().is_none() => *last = position,
-            Some(_) | None => {
-                self.runs.insert(ticket, position);
-            }
-        }
+        let was_first = self.open.first_key_value().is_some_and(|(first, _)| *first == ticket);
+        self.open.remove(&ticket).is_some() && was_first
     }
 
     /// Withdraws `ticket` and everything begun after it, as if it had never been received, because it was not
     /// dispatched. Receiving continues after the remaining events. If the event is not open, nothing happens.
     pub fn withdraw(&mut self, ticket: Ticket) {
-        if !self.open.contains_key(&ticket) {
-            return;
+        let withdrawn = self.open.get_mut(&ticket).map(|open| open.before.take());
+        if let Some(before) = withdrawn {
+            self.newest = before;
+            self.open.split_off(&ticket);
         }
-        self.open.split_off(&ticket);
-        // A run never contains an open event, so no run is split.
-        self.runs.split_off(&ticket);
-        let last_open = self.open.last_key_value().map(|(_, open)| &open.position);
-        let last_run = self.runs.last_key_value().map(|(_, position)| position);
-        let left = [last_open, last_run, self.durable.as_ref()].into_iter().flatten();
-        self.newest = left.max_by_key(|position| position.sequence_number).cloned();
     }
 
     /// The end of the contiguous prefix of completed events.
     pub fn durable(&self) -> Option<&Position> {
-        self.durable.as_ref()
+        match self.open.first_key_value() {
+            Some((_, first)) => first.before.as_ref(),
+            None => self.newest.as_ref(),
+        }
     }
 
     /// The newest event begun: receiving continues after it.
@@ -349,16 +311,16 @@ mod tests {
     }
 
     #[test]
-    fn a_million_events_behind_an_open_one_are_one_run() {
+    fn a_million_events_behind_an_open_one_leave_nothing_in_memory() {
         let mut progress = Progress::default();
         let first = progress.begin(position(0), now(0)).expect("new");
         for number in 1..1_000_000 {
             let ticket = progress.begin(position(number), now(0)).expect("new");
             progress.complete(ticket);
         }
-        assert_eq!((progress.open(), progress.runs.len(), durable(&progress)), (1, 1, None));
+        assert_eq!((progress.open(), durable(&progress)), (1, None));
         progress.complete(first);
-        assert_eq!((progress.open(), progress.runs.len(), durable(&progress)), (0, 0, Some(999_999)));
+        assert_eq!((progress.open(), durable(&progress)), (0, Some(999_999)));
     }
 
     #[test]
@@ -524,7 +486,6 @@ mod tests {
                 proptest::prop_assert_eq!(progress.newest().map(|newest| newest.sequence_number.0), model.last().map(|(last, ..)| *last));
                 let open = model.iter().filter(|(.., completed)| !completed).count();
                 proptest::prop_assert_eq!(progress.open(), open);
-                proptest::prop_assert!(progress.runs.len() <= open);
                 let oldest = model.iter().find(|(.., completed)| !completed).map(|(number, ..)| *number);
                 proptest::prop_assert_eq!(progress.oldest().map(|oldest| oldest.position.sequence_number.0), oldest);
             }

@@ -104,6 +104,8 @@ pub struct Router {
     lanes: Lanes<TwinKey, (TwinEvent, Item)>,
     /// Whether no more events will be dispatched.
     draining: bool,
+    /// When an event last arrived.
+    last_arrival: Duration,
     cache: DocumentCache,
     workers: JoinSet<WorkResult<Item>>,
     storing: JoinSet<StoredDeadLetter>,
@@ -147,6 +149,7 @@ impl Router {
         Self {
             lanes: Lanes::new(options.max_batch, options.bound),
             draining: false,
+            last_arrival: Duration::ZERO,
             concurrency: Concurrency::new(options.most_concurrency),
             tools: Arc::new(Tools { store, clock, metrics }),
             dead_letters,
@@ -250,10 +253,12 @@ impl Router {
         self.show();
     }
 
-    /// One second is a long time after a start or a pause. Once the smallest limit was given back in full, the pace is known well enough.
+    /// One second is a long time after a start or a pause. Once a quarter of the smallest limit was given back, the pace is known well
+    /// enough.
     fn grow_soon(&mut self) {
         let completed = self.limits.given_back() - self.paced.1;
-        if self.room.is_least() && completed >= u64::from(self.room.events()) && self.now() > self.paced.0 {
+        if self.room.is_least() && completed >= u64::from(self.room.events() / 4) && self.now() > self.paced.0
+        {
             self.pace();
         }
     }
@@ -288,6 +293,7 @@ impl Router {
 
     fn take_in(&mut self, batch: Vec<Intake>) {
         let (now, present) = (self.now(), self.tools.clock.now());
+        self.last_arrival = now;
         for intake in batch {
             match intake {
                 Intake::Event(event, mut origin) => {
@@ -319,9 +325,10 @@ impl Router {
     /// Starts everything that may run. Returns how long to wait if only time prevents more from starting.
     fn start_lanes(&mut self) -> Option<Duration> {
         let now = self.now();
-        // Lingering is useless if no more events will come to share a write: at the end, and when the waiting events keep others from being
-        // received.
-        let at_once = self.draining || self.limits.is_nearly_full();
+        // Lingering is useless if no more events will come to share a write: at the end, when the waiting events keep others from being
+        // received, and probably when none has arrived for a while.
+        let quiet_at = self.last_arrival.saturating_add(self.options.linger.quiet());
+        let at_once = self.draining || self.limits.is_nearly_full() || now >= quiet_at;
         while self.workers.len() < self.concurrency.limit() {
             let wait = self.options.budget.wait();
             if !wait.is_zero() {
@@ -331,7 +338,7 @@ impl Router {
                 Some(work) => work,
                 None => match self.lanes.next(now, at_once) {
                     Some((key, batch)) => self.work(key, batch),
-                    None => return self.lanes.next_due().map(|due| due.saturating_sub(now)),
+                    None => return self.lanes.next_due().map(|due| due.min(quiet_at).saturating_sub(now)),
                 },
             };
             self.workers.spawn(worker::run(Arc::clone(&self.tools), work));

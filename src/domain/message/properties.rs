@@ -11,7 +11,7 @@
 //!
 //! Lengths have seven bits in each byte, the low ones first; the highest bit says that more follow.
 
-use std::{borrow::Cow, fmt};
+use std::{borrow::Cow, cmp::Ordering, fmt};
 
 use super::Property;
 use crate::domain::ticks::Ticks;
@@ -61,14 +61,9 @@ impl Properties {
     /// The value of this name, if there is one.
     pub fn get(&self, name: &str) -> Option<Property<'_>> {
         let mut entries = Entries(&self.0);
-        let known = KNOWN.binary_search(&name).ok().and_then(|place| u8::try_from(place).ok());
+        let wanted = Name::of(name);
         while let Some(found) = entries.name() {
-            let is_it = match (found, known) {
-                (Name::Known(place), Some(wanted)) => place == wanted,
-                (Name::Other(found), None) => found == name,
-                (Name::Known(_), None) | (Name::Other(_), Some(_)) => false,
-            };
-            if is_it {
+            if found == wanted {
                 return entries.value();
             }
             entries.skip_value()?;
@@ -100,11 +95,8 @@ impl Properties {
     pub fn iter(&self) -> impl Iterator<Item = (&str, Property<'_>)> {
         let mut entries = Entries(&self.0);
         std::iter::from_fn(move || {
-            let name = match entries.name()? {
-                Name::Known(place) => KNOWN.get(usize::from(place)).copied()?,
-                Name::Other(name) => name,
-            };
-            Some((name, entries.value()?))
+            let name = entries.name()?;
+            Some((name.text(), entries.value()?))
         })
     }
 
@@ -123,18 +115,48 @@ impl fmt::Debug for Properties {
 /// If a name occurs more than once, the last value counts.
 impl<'a, N: AsRef<str>> FromIterator<(N, Property<'a>)> for Properties {
     fn from_iter<I: IntoIterator<Item = (N, Property<'a>)>>(iterator: I) -> Self {
-        let mut entries: Vec<_> = iterator.into_iter().collect();
-        entries.sort_by(|(one, _), (other, _)| one.as_ref().cmp(other.as_ref())); // stable: the last stays last
-        let mut packed =
-            Vec::with_capacity(entries.iter().map(|(name, value)| size(name.as_ref(), value)).sum());
+        let unpacked = |(text, value): (N, _)| Unpacked { place: place(text.as_ref()), text, value };
+        let mut entries: Vec<_> = iterator.into_iter().map(unpacked).collect();
+        entries.sort_by(|one, other| one.name().cmp(&other.name())); // stable: the last stays last
+        let mut packed = Vec::with_capacity(entries.iter().map(Unpacked::size).sum());
         let mut entries = entries.iter().peekable();
-        while let Some((name, value)) = entries.next() {
-            if entries.peek().is_none_or(|(next, _)| next.as_ref() != name.as_ref()) {
-                pack_name(&mut packed, name.as_ref());
-                pack_value(&mut packed, value);
+        while let Some(entry) = entries.next() {
+            if entries.peek().is_none_or(|next| next.name() != entry.name()) {
+                pack_name(&mut packed, entry.name());
+                pack_value(&mut packed, &entry.value);
             }
         }
         Self(packed.into_boxed_slice())
+    }
+}
+
+/// A property to be packed.
+struct Unpacked<'a, N> {
+    /// The place of its name in [`KNOWN`].
+    place: Option<u8>,
+    text: N,
+    value: Property<'a>,
+}
+
+impl<N: AsRef<str>> Unpacked<'_, N> {
+    fn name(&self) -> Name<'_> {
+        self.place.map_or_else(|| Name::Other(self.text.as_ref()), Name::Known)
+    }
+
+    /// Its size when packed, in bytes. If this were an estimate, each message would cost another allocation.
+    fn size(&self) -> usize {
+        let bytes = |length: usize| length_bytes(length) + length;
+        let name = match self.name() {
+            Name::Known(_) => 0,
+            Name::Other(name) => bytes(name.len()),
+        };
+        let value = match &self.value {
+            Property::Text(text) | Property::Other(text) => bytes(text.len()),
+            Property::Binary(binary) => bytes(binary.len()),
+            Property::Integer(_) | Property::Number(_) | Property::Time(_) => size_of::<u64>(),
+            Property::Boolean(_) => 0,
+        };
+        1 + name + 1 + value
     }
 }
 
@@ -144,17 +166,16 @@ impl<'a, N: AsRef<str>, const COUNT: usize> From<[(N, Property<'a>); COUNT]> for
     }
 }
 
-/// The approximate size of an entry, in bytes: used to reserve memory.
-fn size(name: &str, value: &Property<'_>) -> usize {
-    const LENGTHS_AND_KINDS: usize = 8;
-    let name = if KNOWN.binary_search(&name).is_ok() { 0 } else { name.len() };
-    name + value.weight() + LENGTHS_AND_KINDS
+/// The number of bytes that a packed length takes.
+fn length_bytes(length: usize) -> usize {
+    let bits = usize::BITS - length.leading_zeros();
+    bits.div_ceil(7).max(1) as usize
 }
 
-fn pack_name(packed: &mut Vec<u8>, name: &str) {
-    match KNOWN.binary_search(&name).ok().and_then(|place| u8::try_from(place).ok()) {
-        Some(place) => packed.push(place),
-        None => {
+fn pack_name(packed: &mut Vec<u8>, name: Name<'_>) {
+    match name {
+        Name::Known(place) => packed.push(place),
+        Name::Other(name) => {
             packed.push(UNKNOWN);
             pack_bytes(packed, name.as_bytes());
         }
@@ -202,9 +223,45 @@ fn pack_bytes(packed: &mut Vec<u8>, bytes: &[u8]) {
     packed.extend_from_slice(bytes);
 }
 
+/// The place of a name in [`KNOWN`]. Most names differ in length, so hardly any text is compared: this is faster than a
+/// binary search.
+fn place(name: &str) -> Option<u8> {
+    KNOWN.iter().position(|known| *known == name).and_then(|place| u8::try_from(place).ok())
+}
+
+/// A name as it is packed. The order is that of the texts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Name<'a> {
     Known(u8),
     Other(&'a str),
+}
+
+impl<'a> Name<'a> {
+    fn of(name: &'a str) -> Self {
+        place(name).map_or(Self::Other(name), Self::Known)
+    }
+
+    fn text(self) -> &'a str {
+        match self {
+            Self::Known(place) => KNOWN.get(usize::from(place)).copied().unwrap_or_default(),
+            Self::Other(name) => name,
+        }
+    }
+}
+
+impl Ord for Name<'_> {
+    fn cmp(&self, other: &Self) -> Ordering {
+        match (self, other) {
+            (Self::Known(one), Self::Known(other)) => one.cmp(other),
+            (one, other) => one.text().cmp(other.text()),
+        }
+    }
+}
+
+impl PartialOrd for Name<'_> {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
 }
 
 /// The remaining packed entries. Only this module packs entries, so none is ever truncated; if one were, reading would
@@ -298,6 +355,38 @@ mod tests {
         let properties: Properties =
             KNOWN.iter().map(|name| (*name, Property::Text(text.as_str().into()))).collect();
         assert_eq!(properties.weight(), KNOWN.len() * (30 + 3));
+    }
+
+    #[test]
+    fn the_size_is_known_before_packing() {
+        for (length, bytes) in
+            [(0, 1), (1, 1), (127, 1), (128, 2), (16_383, 2), (16_384, 3), (usize::MAX, 10)]
+        {
+            assert_eq!(length_bytes(length), bytes, "{length}");
+        }
+        for length in [0, 127, 128, 16_384] {
+            let text = "x".repeat(length);
+            for value in [
+                Property::Text(text.as_str().into()),
+                Property::Other(text.as_str().into()),
+                Property::Binary(text.as_bytes().into()),
+                Property::Integer(-1),
+                Property::Number(0.5),
+                Property::Time(Ticks::new(1)),
+                Property::Boolean(true),
+            ] {
+                for name in ["opType", text.as_str()] {
+                    let entry = Unpacked { place: place(name), text: name, value: value.clone() };
+                    let properties = Properties::from([(name, value.clone())]);
+                    assert_eq!(
+                        entry.size(),
+                        properties.weight(),
+                        "{value:?} with a name of {} bytes",
+                        name.len()
+                    );
+                }
+            }
+        }
     }
 
     #[test]

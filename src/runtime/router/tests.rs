@@ -278,17 +278,34 @@ async fn a_write_with_events_of_two_partitions_completes_those_of_both() {
     assert_eq!(*store.writes.lock().unwrap(), 1);
 }
 
-#[tokio::test]
-async fn only_late_events_linger_because_of_lag() {
+#[tokio::test(start_paused = true)]
+async fn only_late_events_linger_because_of_lag_and_only_while_events_arrive() {
     let linger = Linger { always: Duration::ZERO, behind: AN_HOUR };
     let mut bench = Bench::with(|options| options.linger = linger);
     let (late, fresh) = (device("late"), device("fresh"));
     let now = SystemClock.now().get();
     bench.send(vec![created(&late, 1), created(&fresh, now)]).await;
     bench.until("the fresh one is written", |bench| bench.store.document(&fresh).is_some()).await;
+    for version in 2..30 {
+        tokio::time::sleep(linger.quiet() / 2).await;
+        bench.send(vec![updated(&fresh, version, now + version)]).await;
+    }
     assert_eq!(bench.store.document(&late), None);
-    let (store, ..) = bench.finish().await;
-    assert!(store.document(&late).is_some());
+    let last = Instant::now();
+    bench.until("nothing arrives any more", |bench| bench.store.document(&late).is_some()).await;
+    assert!((linger.quiet()..AN_HOUR).contains(&last.elapsed()), "{:?}", last.elapsed());
+    bench.finish().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_lingers_always_is_not_written_earlier_because_nothing_arrives() {
+    let always = Duration::from_secs(2);
+    let mut bench = Bench::with(|options| options.linger = Linger { always, behind: Duration::ZERO });
+    let (key, sent) = (device("d"), Instant::now());
+    bench.send(vec![created(&key, 1)]).await;
+    bench.until("it is written", |bench| bench.store.document(&key).is_some()).await;
+    assert!((always..always * 2).contains(&sent.elapsed()), "{:?}", sent.elapsed());
+    bench.finish().await;
 }
 
 #[tokio::test]
