@@ -11,7 +11,7 @@ use clap::ValueEnum as _;
 use crate::{
     growth::Series,
     namespace, plots,
-    report::{Row, Table},
+    report::{Row, Table, UsualTable},
     run::Run,
 };
 
@@ -45,6 +45,8 @@ pub(crate) fn shown(run: &Run) -> String {
     let mut text = String::new();
     if !run.workloads.is_empty() {
         text.push_str(&workloads(&run.workloads, &[]));
+        text.push('\n');
+        text.push_str(&usual(&run.workloads).unwrap_or_default());
     }
     if !run.growth.is_empty() {
         text.push('\n');
@@ -53,11 +55,12 @@ pub(crate) fn shown(run: &Run) -> String {
     text
 }
 
-fn parts(run: &Run, plots: &[String]) -> [(&'static str, Option<String>); 4] {
+fn parts(run: &Run, plots: &[String]) -> [(&'static str, Option<String>); 5] {
     let measured = !run.workloads.is_empty();
     [
         ("machine", measured.then(|| machine(run))),
         ("workloads", measured.then(|| workloads(&run.workloads, plots))),
+        ("usual", usual(&run.workloads)),
         ("growth", (!run.growth.is_empty()).then(|| growth(run, plots))),
         ("namespace", measured.then(|| namespace::table(&run.workloads))),
     ]
@@ -84,6 +87,11 @@ fn workloads(rows: &[Row], plots: &[String]) -> String {
         picture(&mut text, "The ratio of each workload to its bare loop", plots::RATIOS);
     }
     text
+}
+
+fn usual(rows: &[Row]) -> Option<String> {
+    let table = UsualTable(rows);
+    (!table.is_empty()).then(|| table.to_string())
 }
 
 fn growth(run: &Run, plots: &[String]) -> String {

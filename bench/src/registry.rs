@@ -53,7 +53,7 @@ pub(crate) async fn run(
             false => (product().await?, bare().await?),
         };
         progress(&format!("{}: pair {} of {pairs}: {report}", workload.name(), number + 1));
-        all.push(Pair { daemon, bare: Some(bare), usual: None, usual_coalesced: None, start_seconds: None });
+        all.push(Pair { daemon, bare: Some(bare), usual: Vec::new(), start_seconds: None });
     }
     Ok(all)
 }

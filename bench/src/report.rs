@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     bare::Took,
     statistics::Spread,
+    usual::Way,
     workload::{Pair, Workload},
 };
 
@@ -27,11 +28,7 @@ pub(crate) struct Row {
     /// Ratio of daemon to bare loop of each pair: of their rates, or for steady loads of the CPU time per
     /// event.
     pub(crate) ratio: Option<Spread>,
-    usual_per_second: Option<Spread>,
-    usual_coalesced_per_second: Option<Spread>,
-    /// Ratio of daemon to usual way of each pair.
-    ratio_to_usual: Option<Spread>,
-    ratio_to_usual_coalesced: Option<Spread>,
+    usual: Vec<Usual>,
     pub(crate) cpu_seconds_per_event: Option<Spread>,
     /// The part of it for decoding, deciding and serializing, measured separately with the same number of
     /// events per write.
@@ -49,6 +46,38 @@ pub(crate) struct Row {
     start_seconds: Option<Spread>,
 }
 
+/// The figures of the usual way over all pairs.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Usual {
+    way: Way,
+    per_second: Spread,
+    cpu_seconds_per_event: Spread,
+    /// Ratio of the daemon's rate to its rate, of each pair.
+    ratio: Spread,
+}
+
+impl Usual {
+    fn new(way: Way, pairs: &[Pair]) -> Option<Self> {
+        let each = |figure: &dyn Fn(&Pair, &Took) -> f64| {
+            Spread::of(pairs.iter().filter_map(|pair| {
+                let (_, took) = pair.usual.iter().find(|(other, _)| *other == way)?;
+                Some(figure(pair, took))
+            }))
+        };
+        Some(Self {
+            way,
+            per_second: each(&|_, took| took.rate())?,
+            cpu_seconds_per_event: each(&|_, took| took.cpu_per_item())?,
+            ratio: each(&|pair, took| rate(pair) / took.rate())?,
+        })
+    }
+}
+
+fn rate(pair: &Pair) -> f64 {
+    pair.daemon.events as f64 / pair.daemon.seconds
+}
+
 impl Row {
     /// The figures of these pairs, with this many twins.
     pub(crate) fn new(workload: Workload, twins: usize, pairs: &[Pair]) -> Self {
@@ -56,7 +85,6 @@ impl Row {
         let per_event = |figure: &dyn Fn(&Pair) -> f64| {
             each(&|pair: &Pair| (pair.daemon.events > 0).then(|| figure(pair) / pair.daemon.events as f64))
         };
-        let rate = |pair: &Pair| pair.daemon.events as f64 / pair.daemon.seconds;
         let cpu = |pair: &Pair| pair.daemon.cpu_seconds / pair.daemon.events as f64;
         // The work after the first write of a start has no meaning for the result.
         let counts = workload != Workload::Start;
@@ -75,10 +103,7 @@ impl Row {
                     false => rate(pair) / bare.rate(),
                 })
             }),
-            usual_per_second: each(&|pair| pair.usual.as_ref().map(Took::rate)),
-            usual_coalesced_per_second: each(&|pair| pair.usual_coalesced.as_ref().map(Took::rate)),
-            ratio_to_usual: each(&|pair| Some(rate(pair) / pair.usual.as_ref()?.rate())),
-            ratio_to_usual_coalesced: each(&|pair| Some(rate(pair) / pair.usual_coalesced.as_ref()?.rate())),
+            usual: Way::ALL.into_iter().filter_map(|way| Usual::new(way, pairs)).collect(),
             cpu_seconds_per_event: counts.then(|| each(&|pair| Some(cpu(pair)))).flatten(),
             pure_seconds_per_event: None,
             bytes_per_event: None,
@@ -149,9 +174,9 @@ impl fmt::Display for Table<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "| workload | twins · events · pairs | events/s (backfill, audit: twins/s) | bare loop, per s | ratio | usual way, per s: one by one · coalesced | ratio | CPU µs/event: daemon · ours, pure · bare · devkit | writes · reads · RU per event | peak MiB | p50 · p99 ms |"
+            "| workload | twins · events · pairs | events/s (backfill, audit: twins/s) | bare loop, per s | ratio | CPU µs/event: daemon · ours, pure · bare · devkit | writes · reads · RU per event | peak MiB | p50 · p99 ms |"
         )?;
-        writeln!(f, "|---|---|---|---|---|---|---|---|---|---|---|")?;
+        writeln!(f, "|---|---|---|---|---|---|---|---|---|")?;
         for row in self.0 {
             let start = match row.start_seconds {
                 Some(_) => format!(", {} s to the first write", Shown(row.start_seconds, 1.0, 2)),
@@ -167,16 +192,12 @@ impl fmt::Display for Table<'_> {
             };
             writeln!(
                 f,
-                "| {}{start} | {} · {} · {} | {} | {beside} | {ratio} | {} · {} | {} · {} | {} · {} · {} · {} | {} · {} · {} | {} | {} · {} |",
+                "| {}{start} | {} · {} · {} | {} | {beside} | {ratio} | {} · {} · {} · {} | {} · {} · {} | {} | {} · {} |",
                 row.workload.name(),
                 row.twins,
                 row.events,
                 row.pairs,
                 Shown(row.events_per_second, 1.0, 0),
-                Shown(row.usual_per_second, 1.0, 0),
-                Shown(row.usual_coalesced_per_second, 1.0, 0),
-                Shown(row.ratio_to_usual, 1.0, 1),
-                Shown(row.ratio_to_usual_coalesced, 1.0, 1),
                 Shown(row.cpu_seconds_per_event, 1e6, 0),
                 Shown(row.pure_seconds_per_event.and_then(|seconds| Spread::of([seconds])), 1e6, 1),
                 Shown(row.bare_cpu_seconds_per_item, 1e6, 0),
@@ -188,6 +209,46 @@ impl fmt::Display for Table<'_> {
                 Shown(row.freshness_p50, 1e3, 1),
                 Shown(row.freshness_p99, 1e3, 1),
             )?;
+        }
+        Ok(())
+    }
+}
+
+/// The usual way of all rows that have it, as Markdown.
+pub(crate) struct UsualTable<'a>(pub(crate) &'a [Row]);
+
+impl UsualTable<'_> {
+    /// Whether no row has it.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.iter().all(|row| row.usual.is_empty())
+    }
+}
+
+impl fmt::Display for UsualTable<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "| workload | the usual way | events/s | CPU µs/event | twinsync, events/s | CPU µs/event | ratio of the rates |"
+        )?;
+        writeln!(f, "|---|---|---|---|---|---|---|")?;
+        for row in self.0 {
+            for usual in &row.usual {
+                let way = match usual.way {
+                    Way::InOrder => "in order",
+                    Way::Concurrent => "concurrent",
+                    Way::Coalesced => "coalesced",
+                };
+                writeln!(
+                    f,
+                    "| {} | {way} | {} | {} | {} | {} | {} |",
+                    row.workload.name(),
+                    Shown(Some(usual.per_second), 1.0, 0),
+                    Shown(Some(usual.cpu_seconds_per_event), 1e6, 0),
+                    Shown(row.events_per_second, 1.0, 0),
+                    Shown(row.cpu_seconds_per_event, 1e6, 0),
+                    Shown(Some(usual.ratio), 1.0, 1),
+                )?;
+            }
         }
         Ok(())
     }
@@ -213,8 +274,7 @@ mod tests {
                 freshness_p99: None,
             },
             bare: Some(Took { items: 1000, seconds: bare_seconds, cpu_seconds: 0.05 }),
-            usual: None,
-            usual_coalesced: None,
+            usual: Vec::new(),
             start_seconds: None,
         }
     }
@@ -225,11 +285,21 @@ mod tests {
         assert_eq!(row.ratio, Some(Spread { median: 0.75, least: 0.5, most: 1.0 }));
         let text = Table(&[row]).to_string();
         assert!(
-            text.contains(
-                "| 0.75 (0.50–1.00) | – · – | – · – | 100 · – · 50 · 200 | 0.200 · 0.100 · 2.00 | 50 | – · – |"
-            ),
+            text.contains("| 0.75 (0.50–1.00) | 100 · – · 50 · 200 | 0.200 · 0.100 · 2.00 | 50 | – · – |"),
             "{text}"
         );
+    }
+
+    #[test]
+    fn the_usual_way_is_compared_pair_by_pair() {
+        let usual = |seconds| vec![(Way::InOrder, Took { items: 1000, seconds, cpu_seconds: 0.8 })];
+        let pairs =
+            [Pair { usual: usual(8.0), ..pair(2.0, 1.0) }, Pair { usual: usual(10.0), ..pair(1.0, 1.0) }];
+        let rows = [Row::new(Workload::Wide, 10, &pairs), Row::new(Workload::Start, 10, &[pair(1.0, 1.0)])];
+        let text = UsualTable(&rows).to_string();
+        let row = "| wide | in order | 112 (100–125) | 800 | 750 (500–1000) | 100 | 7.0 (4.0–10.0) |\n";
+        assert!(text.ends_with(row) && !text.contains("start"), "{text}");
+        assert!(!UsualTable(&rows).is_empty() && UsualTable(&rows[1..]).is_empty());
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use devkit::stack::Endpoints;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio::process::Command;
 
 use crate::{azure::Ends, bare::Took};
@@ -24,6 +24,34 @@ pub(crate) struct Handler {
     directory: PathBuf,
 }
 
+/// How the handler processes the events of a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Way {
+    /// One after the other: a loop that awaits each event.
+    InOrder,
+    /// The twins of the batch at the same time, the events of a twin one after the other.
+    Concurrent,
+    /// The same, but the events of a twin in the batch share a read and an upsert.
+    Coalesced,
+}
+
+impl Way {
+    /// All ways, from the most frequent in practice to the least.
+    pub(crate) const ALL: [Self; 3] = [Self::InOrder, Self::Concurrent, Self::Coalesced];
+
+    /// Number of events in a run. It would need many times as long as the daemon for the daemon's number.
+    pub(crate) const fn events(self) -> usize {
+        match self {
+            Self::InOrder | Self::Concurrent => 4_000,
+            Self::Coalesced => 20_000,
+        }
+    }
+
+    /// The most twins that any of them is measured with.
+    pub(crate) const MOST_TWINS: usize = Self::Coalesced.events();
+}
+
 /// The task of a run.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -33,8 +61,7 @@ pub(crate) struct Task<'a> {
     pub(crate) after: &'a Ends,
     /// Receives the events up to and including these positions.
     pub(crate) until: &'a Ends,
-    /// Whether the events of a twin in one batch share a read and an upsert.
-    pub(crate) coalesce: bool,
+    pub(crate) way: Way,
 }
 
 impl Handler {

@@ -12,16 +12,13 @@ use crate::{
     bare::{Loop, Pace, Receive, Replace, Took},
     daemon::{self, Done, Mark, Place},
     registry,
-    usual::{Handler, Task},
+    usual::{Handler, Task, Way},
 };
 
 /// The daemon's default of `cosmos.concurrency_max`.
 const CONCURRENCY: usize = 64;
 /// Initial size of the tags and desired properties of every twin, in bytes.
 pub(crate) const TWIN_BYTES: usize = 1 << 10;
-/// Number of events for the usual way, one by one and coalesced. It would need many times as long as the daemon for
-/// the daemon's number.
-const USUAL_EVENTS: [usize; 2] = [4_000, 20_000];
 /// Delay of each request in [`Workload::Distant`], in milliseconds: a typical duration within an Azure region.
 const DISTANCE: u64 = 5;
 /// Partitions of each Event Hub.
@@ -70,10 +67,8 @@ pub(crate) struct Size {
 pub(crate) struct Pair {
     pub(crate) daemon: Done,
     pub(crate) bare: Option<Took>,
-    /// The usual way, one event at a time.
-    pub(crate) usual: Option<Took>,
-    /// The usual way with one write for all events of a twin in a batch.
-    pub(crate) usual_coalesced: Option<Took>,
+    /// The usual way, if it was measured.
+    pub(crate) usual: Vec<(Way, Took)>,
     /// Seconds from the start of the process to its first durable write. Only for [`Workload::Start`].
     pub(crate) start_seconds: Option<f64>,
 }
@@ -181,8 +176,9 @@ impl Workload {
         for number in 0..pairs {
             let mut pair = Box::pin(bench.pair(number)).await?;
             if let Some((handler, bench)) = &usual {
-                pair.usual = Some(bench.usual(handler, number, false).await?);
-                pair.usual_coalesced = Some(bench.usual(handler, number, true).await?);
+                for way in Way::ALL {
+                    pair.usual.push((way, bench.usual(handler, number, way).await?));
+                }
             }
             let report = bench.azure.verify().await?;
             progress(&format!("{}: pair {} of {pairs}: {report}", self.name(), number + 1));
@@ -279,7 +275,7 @@ impl Bench {
             let daemon = daemon::work_off(&self.azure, &setup, events).await?;
             (daemon, bare.run().await?)
         };
-        Ok(Pair { daemon, bare: Some(bare), usual: None, usual_coalesced: None, start_seconds: None })
+        Ok(Pair { daemon, bare: Some(bare), usual: Vec::new(), start_seconds: None })
     }
 
     /// Measures the daemon under a steady load, and then a loop with the same number of writes per second.
@@ -299,13 +295,7 @@ impl Bench {
             pace: Pace::Rate(rate, self.size.seconds),
             seed: number as u64,
         });
-        Ok(Pair {
-            daemon: done,
-            bare: Some(bare.run().await?),
-            usual: None,
-            usual_coalesced: None,
-            start_seconds: None,
-        })
+        Ok(Pair { daemon: done, bare: Some(bare.run().await?), usual: Vec::new(), start_seconds: None })
     }
 
     /// Measures the start with a waiting backlog, and with checkpoints.
@@ -328,27 +318,27 @@ impl Bench {
         let mark = Mark::now(&mut daemon, &self.azure).await?;
         let done = daemon::until(&mut daemon, &self.azure, mark, events).await?;
         daemon.stop().await?;
-        Ok(Pair { daemon: done, bare: None, usual: None, usual_coalesced: None, start_seconds })
+        Ok(Pair { daemon: done, bare: None, usual: Vec::new(), start_seconds })
     }
 
     /// A second local Azure for the usual way, because the daemon would have to flag the documents that it leaves.
     async fn beside(&self, programs: &Programs) -> Result<Self> {
-        let size = Size { devices: self.size.devices.min(USUAL_EVENTS[1]), ..self.size };
+        let size = Size { devices: self.size.devices.min(Way::MOST_TWINS), ..self.size };
         let azure = Azure::start(&programs.devkit, PARTITIONS).await?;
         let bench = Self { azure, place: Place::new(&programs.twinsync)?, workload: self.workload, size };
         bench.register().await?;
         Ok(bench)
     }
 
-    async fn usual(&self, handler: &Handler, number: usize, coalesce: bool) -> Result<Took> {
+    async fn usual(&self, handler: &Handler, number: usize, way: Way) -> Result<Took> {
         let after = self.azure.ends().await?;
-        let events = USUAL_EVENTS[usize::from(coalesce)];
+        let events = way.events();
         let devices = self.size.devices.min(events);
-        let seed = 1_000 + 2 * number as u64 + u64::from(coalesce);
+        let seed = 1_000 + (Way::ALL.len() * number) as u64 + way as u64;
         let rounds = (events / devices).min(self.size.rounds);
         self.azure.load(&Rounds { devices, rounds, ..self.rounds(seed) }).await?;
         let until = self.azure.ends().await?;
-        let task = Task { endpoints: &self.azure.endpoints, after: &after, until: &until, coalesce };
+        let task = Task { endpoints: &self.azure.endpoints, after: &after, until: &until, way };
         let took = handler.run(&task).await?;
         self.azure.verify().await?; // in this workload, its result is correct as well
         Ok(took)

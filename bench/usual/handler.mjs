@@ -1,7 +1,10 @@
 // Writes twin events to Cosmos DB in the usual way: a function with an Event Hubs trigger receives batches of one partition. For each
-// event, it does a point read, a merge and an upsert. The conditions are favourable: it has no other work, batches are large, the twins of
-// a batch are processed concurrently, the events of a twin are processed in order, and the merge is correct. With `coalesce`, all events of
-// a twin in one batch share a read and an upsert, which few such functions do.
+// event, it does a point read, a merge and an upsert. The conditions are favourable: it has no other work, batches are large, and the merge
+// is correct. `way` says how it processes a batch:
+//
+// - `in_order`: one event after the other, in a loop that awaits each. Most such functions do this.
+// - `concurrent`: the twins of the batch at the same time, the events of a twin in order.
+// - `coalesced`: the same, but all events of a twin share a read and an upsert. Few such functions do this.
 //
 // It omits what makes the result always correct: conditions, versions, deletions, checkpoints.
 //
@@ -14,7 +17,7 @@ import { EventHubConsumerClient, earliestEventPosition } from "@azure/event-hubs
 const BATCH = 256;
 const AHEAD = 768;
 
-const { endpoints, after, until, coalesce } = JSON.parse(process.argv[2]);
+const { endpoints, after, until, way } = JSON.parse(process.argv[2]);
 
 const cosmos = new CosmosClient({
   endpoint: endpoints.cosmos,
@@ -70,8 +73,22 @@ async function handle(device, bodies) {
 }
 
 async function handleTwin(device, bodies) {
-  if (coalesce) return handle(device, bodies);
+  if (way === "coalesced") return handle(device, bodies);
   for (const body of bodies) await handle(device, [body]);
+}
+
+async function handleBatch(events) {
+  if (way === "in_order") {
+    for (const event of events) await handle(event.properties.deviceId, [event.body]);
+    return;
+  }
+  const twins = new Map();
+  for (const event of events) {
+    const device = event.properties.deviceId;
+    if (!twins.has(device)) twins.set(device, []);
+    twins.get(device).push(event.body);
+  }
+  await Promise.all([...twins].map(([device, bodies]) => handleTwin(device, bodies)));
 }
 
 let items = 0;
@@ -91,13 +108,7 @@ async function consume(hub, partition, first, last) {
           if (events.length === 0) return;
           began ??= performance.now();
           cpu ??= process.cpuUsage();
-          const twins = new Map();
-          for (const event of events) {
-            const device = event.properties.deviceId;
-            if (!twins.has(device)) twins.set(device, []);
-            twins.get(device).push(event.body);
-          }
-          await Promise.all([...twins].map(([device, bodies]) => handleTwin(device, bodies)));
+          await handleBatch(events);
           items += events.length;
           ended = performance.now();
           spent = process.cpuUsage(cpu);
