@@ -76,8 +76,12 @@ class Rendered:
         )
         self.resources = [resource for resource in yaml.load_all(self.text, Loader) if resource]
 
+    def all(self, kind: str) -> list[dict]:
+        return [resource for resource in self.resources if resource["kind"] == kind]
+
     def one(self, kind: str) -> dict:
-        return next(resource for resource in self.resources if resource["kind"] == kind)
+        """The first: of the Deployments, that of the daemon."""
+        return self.all(kind)[0]
 
     def config(self) -> str:
         maps = (resource["data"] for resource in self.resources if resource["kind"] == "ConfigMap")
@@ -135,38 +139,46 @@ def modelled(rendered: Rendered, models: str | None) -> list[str]:
 def coherent(rendered: Rendered) -> list[str]:
     """Checks what schemas cannot: that the resources of the chart refer to each other correctly."""
     found = []
-    deployment = rendered.one("Deployment")
-    pod = deployment["spec"]["template"]
-    labels = pod["metadata"]["labels"]
+    # The pods of each Deployment: those of the daemon, and those of `twinsync serve` if the set has them.
+    pods = {deployment["metadata"]["name"]: deployment["spec"]["template"] for deployment in rendered.all("Deployment")}
+    daemon = rendered.one("Deployment")["metadata"]["name"]
 
-    def selects(selector: dict, what: str) -> None:
-        if not selector.items() <= labels.items():
-            found.append(f"{what} does not select the daemon's pods")
+    def selected(selector: dict) -> set[str]:
+        return {name for name, pod in pods.items() if selector.items() <= pod["metadata"]["labels"].items()}
 
-    selects(deployment["spec"]["selector"]["matchLabels"], "the Deployment")
     for resource in rendered.resources:
-        kind, spec = resource["kind"], resource.get("spec", {})
-        if kind in {"PodDisruptionBudget", "PodMonitor"}:
-            selects(spec["selector"]["matchLabels"], kind)
-        if kind == "Service":
-            selects(spec["selector"], kind)
+        kind, name, spec = resource["kind"], resource["metadata"]["name"], resource.get("spec", {})
+        selector = spec.get("selector", {})
+        selector = selector.get("matchLabels", selector)
+        # Each of these has the name of the Deployment whose pods it selects.
+        if kind in {"Deployment", "PodDisruptionBudget", "PodMonitor", "Service"} and selected(selector) != {name}:
+            found.append(f"{kind} {name} selects the pods of {sorted(selected(selector))}")
         if kind == "NetworkPolicy":
-            selects(spec["podSelector"]["matchLabels"], kind)
-        if kind == "ScaledObject" and spec["scaleTargetRef"]["name"] != deployment["metadata"]["name"]:
-            found.append("the ScaledObject does not scale the Deployment")
-        if kind == "Pod" and deployment["spec"]["selector"]["matchLabels"].items() <= resource["metadata"]["labels"].items():
-            found.append("the Deployment's selector matches the pod of helm test")
+            if selected(spec["podSelector"]["matchLabels"]) != set(pods):
+                found.append("the NetworkPolicy does not select all pods")
+            named = {port["port"] for rule in spec["ingress"] for port in rule["ports"]}
+            known = {port["name"] for pod in pods.values() for port in pod["spec"]["containers"][0]["ports"]}
+            if not named <= known:
+                found.append(f"the NetworkPolicy names ports that no pod has: {sorted(named - known)}")
+        if kind == "ScaledObject" and spec["scaleTargetRef"]["name"] != daemon:
+            found.append("the ScaledObject does not scale the daemon")
+        if kind == "Deployment" and any(
+            selector.items() <= other["metadata"]["labels"].items() for other in rendered.all("Pod")
+        ):
+            found.append(f"{kind} {name} selects the pod of helm test")
         if resource["metadata"].get("namespace") != NAMESPACE:
             found.append(f"{kind} is not in the release's namespace")
-    container = pod["spec"]["containers"][0]
-    ports = {port["name"]: port["containerPort"] for port in container["ports"]}
-    listen = next(entry["value"] for entry in container["env"] if entry["name"] == "TWINSYNC__HTTP__LISTEN")
-    if not listen.endswith(f":{ports['http']}"):
-        found.append("the daemon does not listen on the port of the probes")
-    volumes = {volume["name"] for volume in pod["spec"]["volumes"]}
-    mounts = {mount["name"] for mount in container["volumeMounts"]}
-    if volumes != mounts:
-        found.append(f"volumes and their mounts differ: {sorted(volumes ^ mounts)}")
+    for name, pod in pods.items():
+        container = pod["spec"]["containers"][0]
+        ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+        variables = {entry["name"]: entry.get("value") for entry in container["env"]}
+        for port, variable in {"http": "TWINSYNC__HTTP__LISTEN", "read-api": "TWINSYNC__SERVE__LISTEN"}.items():
+            if port in ports and not variables[variable].endswith(f":{ports[port]}"):
+                found.append(f"{name} does not listen on its port {port}")
+        volumes = {volume["name"] for volume in pod["spec"]["volumes"]}
+        mounts = {mount["name"] for mount in container["volumeMounts"]}
+        if volumes != mounts:
+            found.append(f"volumes of {name} and their mounts differ: {sorted(volumes ^ mounts)}")
     return found
 
 
@@ -194,19 +206,27 @@ def binary(rendered: Rendered) -> list[str]:
     file = os.environ.get("TWINSYNC_BINARY")
     if not file:
         return []
-    container = rendered.one("Deployment")["spec"]["template"]["spec"]["containers"][0]
+    found = []
+    for deployment in rendered.all("Deployment"):
+        found += accepted(file, rendered.config(), deployment)
+    return found
+
+
+def accepted(file: str, text: str, deployment: dict) -> list[str]:
+    """The binary accepts this configuration with the variables of the pods of this Deployment."""
+    container = deployment["spec"]["template"]["spec"]["containers"][0]
     # The variables of the pod, with placeholders for the values of Secrets.
     stand_in = {"TWINSYNC__BLOB__CONTAINER_URL": "https://contoso.blob.core.windows.net/twinsync?sig=x",
                 "TWINSYNC__HTTP__TOKEN": "0123456789abcdef0123456789abcdef",
                 "TWINSYNC__IOTHUB__CONNECTION_STRINGS": "HostName=c.azure-devices.net;SharedAccessKeyName=s;SharedAccessKey=c2VjcmV0",
+                "TWINSYNC__SERVE__CONNECTION_STRINGS": "HostName=t.contoso.example;SharedAccessKeyName=s;SharedAccessKey=c2VjcmV0",
                 "TWINSYNC__COSMOS__KEY": "c2VjcmV0", "TWINSYNC__OTLP__HEADERS": "key=value"}
     variables = {entry["name"]: entry.get("value", stand_in.get(entry["name"], "x")) for entry in container["env"]}
-    if rendered.one("Deployment")["spec"]["template"]["metadata"]["labels"].get("azure.workload.identity/use") == "true":
+    if deployment["spec"]["template"]["metadata"]["labels"].get("azure.workload.identity/use") == "true":
         # The variables that the webhook of workload identity adds to a pod with this label.
         variables |= {"AZURE_CLIENT_ID": "x", "AZURE_TENANT_ID": "x", "AZURE_FEDERATED_TOKEN_FILE": "/dev/null"}
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "twinsync.toml"
-        text = rendered.config()
         if "token_file" in text:
             (Path(directory) / "token").write_text("0123456789abcdef0123456789abcdef")
             text = text.replace("/etc/token/token", f"{directory}/token")

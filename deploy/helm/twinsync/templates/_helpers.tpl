@@ -28,6 +28,16 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 app.kubernetes.io/component: daemon
 {{- end -}}
 
+{{/* Selects the pods of `twinsync serve`. */}}
+{{- define "twinsync.serveLabels" -}}
+{{ include "twinsync.selectorLabels" . }}
+app.kubernetes.io/component: serve
+{{- end -}}
+
+{{- define "twinsync.serveName" -}}
+{{ include "twinsync.fullname" . }}-serve
+{{- end -}}
+
 {{- define "twinsync.labels" -}}
 {{ include "twinsync.selectorLabels" . }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
@@ -54,7 +64,74 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end -}}
 {{- end -}}
 
-{{/* Parts that the daemon and the pod of `helm test` share. */}}
+{{/* Parts that the daemon, `twinsync serve` and the pod of `helm test` share. */}}
+
+{{/* The labels of a pod: dict "root" $ "labels" NAME. Without the chart's version, so that a new chart alone does not move partitions.
+Merged, because a label must be unique. */}}
+{{- define "twinsync.podLabels" -}}
+{{- $labels := include .labels .root | fromYaml -}}
+{{- if .root.Values.workloadIdentity.enabled -}}
+{{- $_ := set $labels "azure.workload.identity/use" "true" -}}
+{{- end -}}
+{{- mustMerge $labels .root.Values.podLabels .root.Values.commonLabels | toYaml -}}
+{{- end -}}
+
+{{/* How a pod runs and where: dict "root" $ "labels" NAME, the labels by which its pods are spread. */}}
+{{- define "twinsync.pod" -}}
+{{- $root := .root -}}
+{{- $labels := .labels -}}
+{{- with $root.Values -}}
+automountServiceAccountToken: {{ .serviceAccount.automountToken }}
+# Disabled, because twinsync does not need the variables of other Services (such as TWINSYNC_PORT).
+enableServiceLinks: false
+terminationGracePeriodSeconds: {{ include "twinsync.gracePeriod" $root }}
+{{- with .imagePullSecrets }}
+imagePullSecrets:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+securityContext:
+  {{- toYaml .podSecurityContext | nindent 2 }}
+{{- with .priorityClassName }}
+priorityClassName: {{ . }}
+{{- end }}
+{{- with .nodeSelector }}
+nodeSelector:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .tolerations }}
+tolerations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .affinity }}
+affinity:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .topologySpreadConstraints }}
+topologySpreadConstraints:
+  {{- range . }}
+  {{- $constraint := deepCopy . }}
+  {{- if not $constraint.labelSelector }}
+  {{- $_ := set $constraint "labelSelector" (dict "matchLabels" (include $labels $root | fromYaml)) }}
+  {{- /* Counts only pods of one revision. Otherwise old pods would distort the spread of the new ones during an update. */}}
+  {{- $_ := set $constraint "matchLabelKeys" (list "pod-template-hash") }}
+  {{- end }}
+  - {{- toYaml $constraint | nindent 4 }}
+  {{- end }}
+{{- end }}
+{{- end -}}
+{{- end -}}
+
+{{- define "twinsync.probes" -}}
+startupProbe:
+  httpGet: {path: /livez, port: http}
+  {{- toYaml .Values.probes.startup | nindent 2 }}
+livenessProbe:
+  httpGet: {path: /livez, port: http}
+  {{- toYaml .Values.probes.liveness | nindent 2 }}
+readinessProbe:
+  httpGet: {path: /readyz, port: http}
+  {{- toYaml .Values.probes.readiness | nindent 2 }}
+{{- end -}}
 
 {{- define "twinsync.env" -}}
 {{/* Set here and not in the ConfigMap, because the image sets this variable, and variables override the file. */ -}}
@@ -88,8 +165,6 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 - name: config
   mountPath: /etc/twinsync
   readOnly: true
-- name: data
-  mountPath: /var/lib/twinsync
 {{- with .Values.extraVolumeMounts }}
 {{ toYaml . }}
 {{- end }}

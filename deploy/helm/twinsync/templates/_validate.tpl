@@ -103,6 +103,35 @@ includes it too: Helm renders it first, and its own errors would say less. */}}
 {{- end -}}
 {{- end -}}
 
+{{- /* The read API. */ -}}
+{{- if .Values.readApi.enabled -}}
+{{- $serve := $settings.serve -}}
+{{- if dig "serve" "listen" "" $written -}}
+{{- fail "the chart derives serve.listen from readApi.port and listenAddress: set those instead" -}}
+{{- end -}}
+{{- if eq (int .Values.readApi.port) (int .Values.port) -}}
+{{- fail (printf "readApi.port and port are both %d, and its pods listen on both: change one of them" (int .Values.port)) -}}
+{{- end -}}
+{{- if eq $serve.tls "ingress" -}}
+{{- if .Values.readApi.tlsSecret -}}
+{{- fail "readApi.tlsSecret has no effect with serve.tls = \"ingress\" in config: remove one of them" -}}
+{{- end -}}
+{{- else if and .Values.readApi.tlsSecret (or $serve.certificate_file $serve.key_file) -}}
+{{- fail "readApi.tlsSecret replaces serve.certificate_file and serve.key_file in config: set one or the other" -}}
+{{- else if not (or .Values.readApi.tlsSecret (and $serve.certificate_file $serve.key_file)) -}}
+{{- fail "readApi.tlsSecret is required: name a Secret of type kubernetes.io/tls; behind an ingress that ends TLS, set config.serve.tls to \"ingress\" instead" -}}
+{{- end -}}
+{{- if not (or .Values.readApi.connectionStrings.secretName $serve.entra_tenant (hasKey $byVariable "serve.connection_strings") .Values.secrets.envFrom) -}}
+{{- fail "nobody may read: set readApi.connectionStrings.secretName, or serve.entra_tenant in config" -}}
+{{- end -}}
+{{- if and .Values.readApi.connectionStrings.secretName (hasKey $byVariable "serve.connection_strings") -}}
+{{- fail "readApi.connectionStrings and TWINSYNC__SERVE__CONNECTION_STRINGS in secrets.env set the same setting: remove one of them" -}}
+{{- end -}}
+{{- if and .Values.networkPolicy.enabled (not .Values.networkPolicy.readApiFrom) -}}
+{{- fail "networkPolicy.readApiFrom is empty, so no client could reach the read API: add its clients, or the ingress" -}}
+{{- end -}}
+{{- end -}}
+
 {{- /* Updates. */ -}}
 {{- if and (has (toString .Values.update.maxSurge) (list "0" "0%")) (has (toString .Values.update.maxUnavailable) (list "0" "0%")) -}}
 {{- fail "update.maxSurge and update.maxUnavailable are both 0, so an update could not begin: raise one of them" -}}
