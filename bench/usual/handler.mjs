@@ -2,9 +2,9 @@
 // event, it does a point read, a merge and an upsert. The conditions are favourable: it has no other work, batches are large, and the merge
 // is correct. `way` says how it processes a batch:
 //
-// - `in_order`: one event after the other, in a loop that awaits each. Most such functions do this.
+// - `in_order`: one event after the other, in a loop that awaits each. The plainest form.
 // - `concurrent`: the twins of the batch at the same time, the events of a twin in order.
-// - `coalesced`: the same, but all events of a twin share a read and an upsert. Few such functions do this.
+// - `coalesced`: the same, but all events of a twin share a read and an upsert.
 //
 // It omits what makes the result always correct: conditions, versions, deletions, checkpoints.
 //

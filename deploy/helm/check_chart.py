@@ -219,7 +219,7 @@ def accepted(file: str, text: str, deployment: dict) -> list[str]:
     stand_in = {"TWINSYNC__BLOB__CONTAINER_URL": "https://contoso.blob.core.windows.net/twinsync?sig=x",
                 "TWINSYNC__HTTP__TOKEN": "0123456789abcdef0123456789abcdef",
                 "TWINSYNC__IOTHUB__CONNECTION_STRINGS": "HostName=c.azure-devices.net;SharedAccessKeyName=s;SharedAccessKey=c2VjcmV0",
-                "TWINSYNC__SERVE__CONNECTION_STRINGS": "HostName=t.contoso.example;SharedAccessKeyName=s;SharedAccessKey=c2VjcmV0",
+                "TWINSYNC__SERVE__CONNECTION_STRINGS": "HostName=t.contoso.example;SharedAccessKeyName=s;SharedAccessKey=c2VjcmV0IG9mIGEgdGVzdCBzZXQ=",
                 "TWINSYNC__COSMOS__KEY": "c2VjcmV0", "TWINSYNC__OTLP__HEADERS": "key=value"}
     variables = {entry["name"]: entry.get("value", stand_in.get(entry["name"], "x")) for entry in container["env"]}
     if deployment["spec"]["template"]["metadata"]["labels"].get("azure.workload.identity/use") == "true":
