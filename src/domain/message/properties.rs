@@ -117,7 +117,7 @@ impl<'a, N: AsRef<str>> FromIterator<(N, Property<'a>)> for Properties {
     fn from_iter<I: IntoIterator<Item = (N, Property<'a>)>>(iterator: I) -> Self {
         let unpacked = |(text, value): (N, _)| Unpacked { place: place(text.as_ref()), text, value };
         let mut entries: Vec<_> = iterator.into_iter().map(unpacked).collect();
-        entries.sort_by(|one, other| one.name().cmp(&other.name())); // stable: the last stays last
+        entries.sort_by(|one, other| one.name().order(other.name())); // stable: the last stays last
         let mut packed = Vec::with_capacity(entries.iter().map(Unpacked::size).sum());
         let mut entries = entries.iter().peekable();
         while let Some(entry) = entries.next() {
@@ -229,7 +229,7 @@ fn place(name: &str) -> Option<u8> {
     KNOWN.iter().position(|known| *known == name).and_then(|place| u8::try_from(place).ok())
 }
 
-/// A name as it is packed. The order is that of the texts.
+/// A name as it is packed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Name<'a> {
     Known(u8),
@@ -247,20 +247,13 @@ impl<'a> Name<'a> {
             Self::Other(name) => name,
         }
     }
-}
 
-impl Ord for Name<'_> {
-    fn cmp(&self, other: &Self) -> Ordering {
+    /// The order of the texts.
+    fn order(self, other: Self) -> Ordering {
         match (self, other) {
-            (Self::Known(one), Self::Known(other)) => one.cmp(other),
+            (Self::Known(one), Self::Known(other)) => one.cmp(&other),
             (one, other) => one.text().cmp(other.text()),
         }
-    }
-}
-
-impl PartialOrd for Name<'_> {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
     }
 }
 
