@@ -45,8 +45,10 @@ pub(crate) fn shown(run: &Run) -> String {
     let mut text = String::new();
     if !run.workloads.is_empty() {
         text.push_str(&workloads(&run.workloads, &[]));
+    }
+    if let Some(usual) = usual(&run.workloads) {
         text.push('\n');
-        text.push_str(&usual(&run.workloads).unwrap_or_default());
+        text.push_str(&usual);
     }
     if !run.growth.is_empty() {
         text.push('\n');

@@ -37,7 +37,7 @@ pub(crate) enum Way {
 }
 
 impl Way {
-    /// All ways, from the most frequent in practice to the least.
+    /// All ways, the plainest first.
     pub(crate) const ALL: [Self; 3] = [Self::InOrder, Self::Concurrent, Self::Coalesced];
 
     /// Number of events in a run. It would need many times as long as the daemon for the daemon's number.
@@ -61,6 +61,7 @@ pub(crate) struct Task<'a> {
     pub(crate) after: &'a Ends,
     /// Receives the events up to and including these positions.
     pub(crate) until: &'a Ends,
+    /// How it processes a batch.
     pub(crate) way: Way,
 }
 

@@ -79,6 +79,10 @@ class Rendered:
     def all(self, kind: str) -> list[dict]:
         return [resource for resource in self.resources if resource["kind"] == kind]
 
+    def pods(self) -> list[dict]:
+        """The pods of the Deployments, and that of `helm test`."""
+        return [deployment["spec"]["template"] for deployment in self.all("Deployment")] + self.all("Pod")
+
     def one(self, kind: str) -> dict:
         """The first: of the Deployments, that of the daemon."""
         return self.all(kind)[0]
@@ -175,10 +179,12 @@ def coherent(rendered: Rendered) -> list[str]:
         for port, variable in {"http": "TWINSYNC__HTTP__LISTEN", "read-api": "TWINSYNC__SERVE__LISTEN"}.items():
             if port in ports and not variables[variable].endswith(f":{ports[port]}"):
                 found.append(f"{name} does not listen on its port {port}")
+    for pod in rendered.pods():
+        container = pod["spec"]["containers"][0]
         volumes = {volume["name"] for volume in pod["spec"]["volumes"]}
         mounts = {mount["name"] for mount in container["volumeMounts"]}
         if volumes != mounts:
-            found.append(f"volumes of {name} and their mounts differ: {sorted(volumes ^ mounts)}")
+            found.append(f"volumes of {container['args'][0]} and their mounts differ: {sorted(volumes ^ mounts)}")
     return found
 
 
@@ -202,19 +208,19 @@ def configuration(rendered: Rendered, values: dict) -> list[str]:
 
 
 def binary(rendered: Rendered) -> list[str]:
-    """The binary of TWINSYNC_BINARY, if set, accepts the configuration."""
+    """The binary of TWINSYNC_BINARY, if set, accepts the configuration of each kind of pod."""
     file = os.environ.get("TWINSYNC_BINARY")
     if not file:
         return []
     found = []
-    for deployment in rendered.all("Deployment"):
-        found += accepted(file, rendered.config(), deployment)
+    for pod in rendered.pods():
+        found += accepted(file, rendered.config(), pod)
     return found
 
 
-def accepted(file: str, text: str, deployment: dict) -> list[str]:
-    """The binary accepts this configuration with the variables of the pods of this Deployment."""
-    container = deployment["spec"]["template"]["spec"]["containers"][0]
+def accepted(file: str, text: str, pod: dict) -> list[str]:
+    """The binary accepts this configuration with the variables of this pod."""
+    container = pod["spec"]["containers"][0]
     # The variables of the pod, with placeholders for the values of Secrets.
     stand_in = {"TWINSYNC__BLOB__CONTAINER_URL": "https://contoso.blob.core.windows.net/twinsync?sig=x",
                 "TWINSYNC__HTTP__TOKEN": "0123456789abcdef0123456789abcdef",
@@ -222,7 +228,7 @@ def accepted(file: str, text: str, deployment: dict) -> list[str]:
                 "TWINSYNC__SERVE__CONNECTION_STRINGS": "HostName=t.contoso.example;SharedAccessKeyName=s;SharedAccessKey=c2VjcmV0IG9mIGEgdGVzdCBzZXQ=",
                 "TWINSYNC__COSMOS__KEY": "c2VjcmV0", "TWINSYNC__OTLP__HEADERS": "key=value"}
     variables = {entry["name"]: entry.get("value", stand_in.get(entry["name"], "x")) for entry in container["env"]}
-    if deployment["spec"]["template"]["metadata"]["labels"].get("azure.workload.identity/use") == "true":
+    if pod["metadata"]["labels"].get("azure.workload.identity/use") == "true":
         # The variables that the webhook of workload identity adds to a pod with this label.
         variables |= {"AZURE_CLIENT_ID": "x", "AZURE_TENANT_ID": "x", "AZURE_FEDERATED_TOKEN_FILE": "/dev/null"}
     with tempfile.TemporaryDirectory() as directory:
@@ -359,7 +365,7 @@ def main() -> int:
             tell(f"refused: {values.name}", found)
 
     if not os.environ.get("TWINSYNC_BINARY"):
-        print("SKIP twinsync print-config: TWINSYNC_BINARY is not set")
+        print("SKIP twinsync print-config: it needs a twinsync binary: run cargo build, or set TWINSYNC_BINARY")
     print(f"{len(sets)} sets, {len(refused)} refused, {failures} with findings")
     return 1 if failures else 0
 

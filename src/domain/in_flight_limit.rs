@@ -42,9 +42,11 @@ impl InFlightLimit {
         self.events()
     }
 
-    /// Whether the limit is at its minimum. After a start or a pause, the pace is unknown.
-    pub fn is_least(&self) -> bool {
-        self.events() == LEAST.min(self.most)
+    /// Whether the pace should be measured now, after this many completed events, and not only after the usual time. After
+    /// a start or a pause, the pace is unknown, and the limit is at its minimum. A quarter of it shows the pace well enough.
+    pub fn should_measure(&self, completed: u64) -> bool {
+        let least = LEAST.min(self.most);
+        self.events() == least && completed >= u64::from(least / 4)
     }
 
     /// How many events may be under way.
@@ -63,9 +65,10 @@ mod tests {
     #[test]
     fn what_is_under_way_is_completed_in_twenty_seconds() {
         let mut room = InFlightLimit::new(60_000, Duration::ZERO);
-        assert_eq!((room.events(), room.is_least()), (LEAST, true), "the pace is unknown");
+        assert_eq!(room.events(), LEAST, "the pace is unknown");
+        assert!(room.should_measure(500) && !room.should_measure(499));
         assert_eq!(room.completed(500, SECOND), 10_000);
-        assert!(!room.is_least());
+        assert!(!room.should_measure(u64::MAX), "the pace is known");
         assert_eq!(room.completed(100_000, SECOND), 60_000, "the limit of the memory");
         assert_eq!(
             InFlightLimit::new(60_000, Duration::ZERO).completed(1_000, 2 * SECOND),

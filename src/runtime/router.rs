@@ -253,12 +253,10 @@ impl Router {
         self.show();
     }
 
-    /// One second is a long time after a start or a pause. Once a quarter of the smallest limit was given back, the pace is known well
-    /// enough.
+    /// One second is a long time after a start or a pause.
     fn grow_soon(&mut self) {
         let completed = self.limits.given_back() - self.paced.1;
-        if self.room.is_least() && completed >= u64::from(self.room.events() / 4) && self.now() > self.paced.0
-        {
+        if self.room.should_measure(completed) && self.now() > self.paced.0 {
             self.pace();
         }
     }

@@ -142,6 +142,13 @@ readinessProbe:
 - name: COSMOS_DISABLE_IMDS
   value: "1"
 {{- end }}
+{{- if and .Values.readApi.enabled .Values.readApi.tlsSecret }}
+# In all pods: the daemon does not read these files, but refuses a configuration of the read API without them.
+- name: TWINSYNC__SERVE__CERTIFICATE_FILE
+  value: /etc/twinsync-tls/tls.crt
+- name: TWINSYNC__SERVE__KEY_FILE
+  value: /etc/twinsync-tls/tls.key
+{{- end }}
 {{- range .Values.secrets.env }}
 - name: {{ .name }}
   valueFrom:
@@ -158,6 +165,38 @@ readinessProbe:
 {{- range .Values.secrets.envFrom }}
 - secretRef:
     name: {{ . }}
+{{- end }}
+{{- end -}}
+
+{{/* What only the pods of `twinsync serve` and the pod of `helm test`, which checks its files, have. */}}
+{{- define "twinsync.readApiEnv" -}}
+- name: TWINSYNC__SERVE__LISTEN
+  value: {{ printf "%s:%d" .Values.listenAddress (int .Values.readApi.port) | quote }}
+{{- with .Values.readApi.connectionStrings }}
+{{- if .secretName }}
+- name: TWINSYNC__SERVE__CONNECTION_STRINGS
+  valueFrom:
+    secretKeyRef:
+      name: {{ .secretName }}
+      key: {{ .key }}
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{- define "twinsync.readApiMounts" -}}
+{{- if .Values.readApi.tlsSecret }}
+- name: tls
+  mountPath: /etc/twinsync-tls
+  readOnly: true
+{{- end }}
+{{- end -}}
+
+{{- define "twinsync.readApiVolumes" -}}
+{{- with .Values.readApi.tlsSecret }}
+- name: tls
+  secret:
+    secretName: {{ . }}
+    defaultMode: 292 # 0444, because the process is not root
 {{- end }}
 {{- end -}}
 

@@ -12,7 +12,7 @@ cosmos.key credential.client_secret credential.token http.token iothub.connectio
 
 {{/* Settings by which the chart chooses its resources. A variable would override them without the chart noticing. */}}
 {{- define "twinsync.assessedSettings" -}}
-checkpoint.store checkpoint.path dead_letters.store dead_letters.path shutdown.drain_timeout http.listen credential.kind
+checkpoint.store checkpoint.path dead_letters.store dead_letters.path shutdown.drain_timeout http.listen credential.kind serve.listen serve.tls serve.certificate_file serve.key_file
 {{- end -}}
 
 {{/* The settings of the ConfigMap, as a map (JSON): configToml unchanged, or config merged over the chart's own settings. */}}
